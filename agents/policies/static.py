@@ -1,0 +1,92 @@
+"""Static: ask in an order fixed before any data."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Integer
+
+from agents.belief import Belief, Inference
+from agents.policies.bayesian import Bayesian
+
+Schedule = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Static(Bayesian):
+    """Asks the codes of a fixed schedule, the same at every token and for every prompt.
+
+    Attributes:
+        schedule: K codes for each round.
+
+    Source: THEORY.md section 6.
+    """
+
+    schedule: Schedule
+
+    def choose(self, belief: Belief, round: int) -> Integer[np.ndarray, "n K B"]:
+        """The schedule's codes of this round."""
+        tokens, _, prompts = belief.log_weights.shape
+        codes = np.array(self.schedule[round - 1], dtype=np.int64)
+        return np.broadcast_to(codes[None, :, None], (tokens, len(codes), prompts)).copy()
+
+
+def in_turn(codes: int, rounds: int, channels: int) -> Schedule:
+    """All codes in order, K a round, then again from the start.
+
+    Example:
+        >>> in_turn(codes=3, rounds=2, channels=2)
+        ((0, 1), (2, 0))
+    """
+    return tuple(
+        tuple((round * channels + channel) % codes for channel in range(channels)) for round in range(rounds)
+    )
+
+
+def open_loop(
+    inference: Inference, rounds: int, channels: int, effective: float, control_variate: bool
+) -> Schedule:
+    """The order that is best, one round ahead, before any data: by predicted posterior variance.
+
+    The variance between atoms counts until a code was asked once, for one answer decides between
+    branches; the Gaussian part shrinks as the belief's own covariance does, which no answer changes.
+    For a discrete prior this is coarse to fine, then again. For a Gaussian it is the order that
+    `Adaptive` takes, so the two coincide on the null: exactly with the control variate, and without
+    it up to the noise level that `Adaptive` learns from what it hears.
+
+    Args:
+        inference: the belief whose variance is predicted.
+        rounds: length of the schedule.
+        channels: codes in a round.
+        effective: effective number of tokens behind a field.
+        control_variate: whether messages carry the control variate.
+
+    Example:
+        >>> from agents.codebook import principal
+        >>> from agents.prior import matched_gaussian, tree
+        >>> prior = tree(2, 2, 0.8, 3)
+        >>> open_loop(Inference(prior, principal(prior), 0.1, 0.0), 4, 1, 32.0, True)
+        ((0,), (1,), (2,), (0,))
+        >>> null = matched_gaussian(prior)
+        >>> open_loop(Inference(null, principal(null), 0.1, 4.0), 3, 1, 32.0, True)
+        ((0,), (1,), (2,))
+    """
+    prior, codebook = inference.prior, inference.codebook
+    centre = prior.mean()
+    spread = prior.atoms - centre
+    between = (prior.weights[:, None] * (spread @ codebook.directions.T) ** 2).sum(axis=0)
+    single = replace(inference, prior=replace(prior, atoms=np.zeros((1, prior.dim)), weights=np.ones(1)))
+    belief = single.start(1, 1)
+    asked = np.zeros(len(codebook), dtype=int)
+    schedule = []
+    for _ in range(rounds):
+        predicted = single.variances(belief)[0, :, 0] + np.where(asked == 0, between, 0.0)
+        # Sorting is by variance, then by how often a code was asked, then by index.
+        order = np.lexsort((np.arange(len(codebook)), asked, -np.round(predicted, 9)))
+        codes = tuple(int(code) for code in order[:channels])
+        column = np.array(codes)[None, :, None]
+        none = np.zeros((1, channels, 1))
+        control = np.zeros((1, prior.dim, 1))
+        belief = single.hear(belief, column, none, np.full_like(none, effective), control)
+        asked[list(codes)] += 1
+        schedule.append(codes)
+    return tuple(schedule)

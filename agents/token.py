@@ -1,0 +1,204 @@
+"""A block of token positions: one step = absorb what came, report, emit the next message.
+
+A step is a pure function of its arguments, so a step that is repeated after a fault gives the same bits.
+A token actor is a block of one position.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Integer, UInt
+
+from agents.channel import Channel
+from agents.draws import Purpose, normals
+from agents.policy import Field, Policy
+from agents.prior import Latent, Prior, draw_latent
+from agents.prompt import TokenView, draw_tokens
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """Everything that is the same at all positions of a simulation.
+
+    Attributes:
+        prior: prior of the task.
+        label_noise: sigma.
+        seed: address of all randomness.
+        channel: the bound on messages.
+        policy: the rule of the tokens.
+        rounds: L.
+    """
+
+    prior: Prior
+    label_noise: float
+    seed: int
+    channel: Channel
+    policy: Policy[Any]
+    rounds: int
+
+
+class Place(NamedTuple):
+    """What a block holds throughout: its tokens, and the truth, which only the report may see."""
+
+    tokens: TokenView
+    truth: Latent
+    prompts: range
+
+
+class Sent(NamedTuple):
+    """Messages on the wire: code and integer for each channel [n, K, B]."""
+
+    codes: UInt[np.ndarray, "n K B"]
+    wire: UInt[np.ndarray, "n K B"]
+
+
+class Tally(NamedTuple):
+    """Exact integer sums over what was heard, code by code; one row if all receivers hear the same.
+
+    Attributes:
+        total: sum of weight times wire [rows, C, B].
+        weight: sum of weights [rows, C, B].
+        square: sum of squared weights [rows, C, B].
+    """
+
+    total: Int[np.ndarray, "rows C B"]
+    weight: Int[np.ndarray, "rows C B"]
+    square: Int[np.ndarray, "rows C B"]
+
+
+class Report(NamedTuple):
+    """What a block tells about one round; nothing of it flows back into the simulation.
+
+    Attributes:
+        error: |w - w_i|^2 [n, B].
+        correct: whether the atom nearest to the estimate shares the true branch at each level [n, D, B].
+        entropy: entropy of the belief over branches at each level, bits; empty without a belief [n, D, B].
+        effective: effective number of tokens heard, mean over channels; empty in round 0 [n, B].
+        clipped: which emitted values did not fit the channel; empty after the last round [n, K, B].
+    """
+
+    error: Float[np.ndarray, "n B"]
+    correct: Bool[np.ndarray, "n D B"]
+    entropy: Float[np.ndarray, "e D B"]
+    effective: Float[np.ndarray, "f B"]
+    clipped: Bool[np.ndarray, "g K B"]
+
+
+class Step(NamedTuple):
+    """Result of a step: workspace to carry, messages to send (None after the last round), report."""
+
+    state: Any
+    sent: Sent | None
+    report: Report
+
+
+def take_place(system: System, positions: Int[np.ndarray, " n"], prompts: range) -> Place:
+    """Draw what the block's tokens know, from their addresses."""
+    truth = draw_latent(system.prior, system.seed, prompts)
+    tokens = draw_tokens(truth, system.label_noise, system.seed, prompts, positions)
+    return Place(tokens, truth, prompts)
+
+
+def step(
+    system: System, place: Place, state: Any, sent: Sent | None, tally: Tally | None, round: int
+) -> Step:
+    """Finish round `round` and begin the next.
+
+    Args:
+        system: what is the same everywhere.
+        place: the block's tokens.
+        state: workspace at the end of the round before; None in round 0.
+        sent: what the block itself sent in this round; None in round 0.
+        tally: integer sums of what the block heard in this round; None in round 0.
+        round: 0 starts the workspace, 1..L absorb a field.
+    """
+    policy, channel = system.policy, system.channel
+    effective = np.empty((0, len(place.prompts)))
+    if sent is None or tally is None:
+        state = policy.start(place.tokens)
+    else:
+        field = _listen(channel, sent, tally)
+        state = policy.absorb(state, field, round)
+        effective = field.effective.mean(axis=1) if channel.channels > 1 else field.effective[:, 0]
+    outgoing, clipped = None, np.empty((0, channel.channels, len(place.prompts)), dtype=bool)
+    if round < system.rounds:
+        message = policy.emit(state, place.tokens, round + 1)
+        wire, clipped = channel.encode(message.values + _transmitter_noise(system, place, round + 1))
+        code_type = np.uint8 if policy.codes <= 256 else np.uint16
+        outgoing = Sent(message.codes.astype(code_type), wire)
+    return Step(state, outgoing, _report(system, place, state, effective, clipped))
+
+
+def _listen(channel: Channel, sent: Sent, tally: Tally) -> Field:
+    """Read the tally on the codes that the token itself asked: K numbers a round."""
+    codes = sent.codes.astype(np.int64)
+    shape = (codes.shape[0], *tally.total.shape[1:])
+    total, weight, square = (
+        np.take_along_axis(np.broadcast_to(part, shape), codes, axis=1)
+        for part in (tally.total, tally.weight, tally.square)
+    )
+    effective = weight.astype(float) ** 2 / np.maximum(square, 1)
+    return Field(codes, channel.decode(total, weight), effective)
+
+
+def _transmitter_noise(system: System, place: Place, round: int) -> Float[np.ndarray, "n K B"]:
+    channel = system.channel
+    noise = np.zeros((len(place.tokens.positions), channel.channels, len(place.prompts)))
+    if channel.noise:
+        for row, position in enumerate(place.tokens.positions):
+            noise[row] = normals(
+                system.seed, Purpose.CHANNEL, place.prompts, channel.channels, int(position), round
+            )
+    return channel.noise * noise
+
+
+def _report(
+    system: System,
+    place: Place,
+    state: Any,
+    effective: Float[np.ndarray, "f B"],
+    clipped: Bool[np.ndarray, "g K B"],
+) -> Report:
+    estimate = system.policy.estimate(state)
+    error = np.zeros(place.tokens.labels.shape)
+    for k, component in enumerate(place.truth.vector):
+        error += (estimate[:, k] - component) ** 2
+    branches = system.prior.branches
+    nearest = _nearest_atom(system.prior.atoms, estimate)
+    correct = branches.T[:, nearest] == branches.T[:, place.truth.atom][:, None]
+    belief = system.policy.atoms(state) if branches.shape[1] else None
+    entropy = np.empty((0, branches.shape[1], error.shape[1]))
+    if belief is not None:
+        entropy = np.stack(
+            [_branch_entropy(belief, branches[:, level]) for level in range(branches.shape[1])], axis=1
+        )
+    return Report(error, np.moveaxis(correct, 0, 1), entropy, effective, clipped)
+
+
+def _nearest_atom(
+    atoms: Float[np.ndarray, "M d"], estimate: Float[np.ndarray, "n d B"]
+) -> Integer[np.ndarray, "n B"]:
+    nearest = np.zeros((estimate.shape[0], estimate.shape[2]), dtype=np.int64)
+    smallest = np.full(nearest.shape, np.inf)
+    for index, atom in enumerate(atoms):
+        distance = np.zeros(nearest.shape)
+        for k, component in enumerate(atom):
+            distance += (estimate[:, k] - component) ** 2
+        closer = distance < smallest
+        nearest[closer] = index
+        smallest = np.where(closer, distance, smallest)
+    return nearest
+
+
+def _branch_entropy(
+    belief: Float[np.ndarray, "n M B"], branch: Int[np.ndarray, " M"]
+) -> Float[np.ndarray, "n B"]:
+    """Entropy in bits of the belief summed over the atoms that share a branch."""
+    entropy = np.zeros((belief.shape[0], belief.shape[2]))
+    for node in range(int(branch.max()) + 1):
+        mass = np.zeros_like(entropy)
+        for atom in np.flatnonzero(branch == node):
+            mass += belief[:, atom]
+        entropy -= mass * np.log2(np.maximum(mass, 1e-300))
+    return entropy
