@@ -8,38 +8,18 @@ fields, their innovations, and what they say about the Gaussian part of w.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Integer
 
 from agents.codebook import Codebook
+from agents.measurement import Measurement, MessageNoise, Noise
 from agents.ordered import components, dot, fold
 from agents.prior import Prior
 
 Array = np.ndarray
-
-
-class Measurement(NamedTuple):
-    """One field that was heard, whitened against the earlier ones under each atom.
-
-    Attributes:
-        code: the direction it was about [n, B].
-        control: control variate of the senders, taken to be the listener's own [n, d, B].
-        effective: effective number of tokens that were averaged [n, B].
-        row: row of the Cholesky factor, without its diagonal: one entry [n, M, B] for each earlier field.
-        scale: inverse of the diagonal entry, 0 where nothing was heard [n, M, B].
-        innovation: what the earlier fields did not predict, in standard deviations [n, M, B].
-        gain: covariance of the innovation with the Gaussian part z of w [n, M, R, B].
-    """
-
-    code: Integer[Array, "n B"]
-    control: Float[Array, "n d B"]
-    effective: Float[Array, "n B"]
-    row: tuple[Float[Array, "n M B"], ...]
-    scale: Float[Array, "n M B"]
-    innovation: Float[Array, "n M B"]
-    gain: Float[Array, "n M R B"]
 
 
 class Belief(NamedTuple):
@@ -65,11 +45,6 @@ class Belief(NamedTuple):
 class Inference:
     """The one update rule, for any prior of the family.
 
-    With q_t = w - (control of round t), two measurements of one token have covariance
-    (u_t.u_s)(q_t.q_s + sigma^2) + (u_t.q_s)(u_s.q_t), evaluated under each atom with the
-    uncertainty of the Gaussian part included. The mean over n_t tokens in one round and n_s in another
-    has this covariance over max(n_t, n_s), exact if the smaller group is part of the larger one.
-
     Attributes:
         prior: prior over w.
         codebook: directions that measurements are about.
@@ -87,7 +62,7 @@ class Inference:
         >>> belief = inference.start(tokens=1, prompts=1)
         >>> one = np.ones((1, 1))
         >>> heard = inference.hear(
-        ...     belief, np.zeros((1, 1, 1), int), one[None], 50 * one[None], np.zeros((1, 1, 1)))
+        ...     belief, np.zeros((1, 1, 1), int), one[None], 50 * one[None], None)
         >>> abs(float(inference.estimate(heard).item())) > 0.99
         True
     """
@@ -97,6 +72,11 @@ class Inference:
     label_noise: float
     channel_variance: float
     joint: bool = True
+
+    @cached_property
+    def noise(self) -> MessageNoise:
+        """The noise of the fields."""
+        return MessageNoise(self.prior, self.codebook, self.label_noise, self.channel_variance, self.joint)
 
     def start(self, tokens: int, prompts: int) -> Belief:
         """The prior, before anything was heard."""
@@ -115,7 +95,7 @@ class Inference:
         codes: Integer[Array, "n K B"],
         values: Float[Array, "n K B"],
         effective: Float[Array, "n K B"],
-        control: Float[Array, "n d B"],
+        control: Float[Array, "n d B"] | None,
     ) -> Belief:
         """Update on the K fields of one round.
 
@@ -124,13 +104,13 @@ class Inference:
             codes: directions that were asked.
             values: means that were heard.
             effective: effective number of tokens behind each mean, 0 where none spoke.
-            control: control variate in this round's messages.
+            control: control variate in this round's messages; None without it.
         """
-        means = self._atom_means(belief)
+        before = belief
         for channel in range(codes.shape[1]):
-            belief = self._hear_one(
-                belief, means, codes[:, channel], values[:, channel], effective[:, channel], control
-            )
+            asked = codes[:, channel]
+            noise = self.noise.predict(before.gaussian, before.heard, belief.heard, asked, control)
+            belief = self._hear_one(belief, noise, asked, values[:, channel], effective[:, channel])
         return belief
 
     def estimate(self, belief: Belief) -> Float[Array, "n d B"]:
@@ -142,7 +122,7 @@ class Inference:
         """Posterior variance u' Cov[w] u along each direction u of the codebook."""
         weights = belief.atoms()
         means = self._atom_means(belief)
-        forms = self.codebook.directions @ self.prior.factor
+        forms = self.noise.forms
         result = np.empty((weights.shape[0], len(self.codebook), weights.shape[2]))
         for code, direction in enumerate(self.codebook.directions):
             along = means[0] * direction[0]
@@ -160,147 +140,50 @@ class Inference:
 
     def _atom_means(self, belief: Belief) -> list[Float[Array, "n M B"]]:
         """Posterior mean of w under each atom, one array for each dimension."""
-        means = []
-        for k in range(self.prior.dim):
-            mean = np.broadcast_to(self.prior.atoms[None, :, k, None], belief.log_weights.shape)
-            for rank in range(self.prior.factor.shape[1]):
-                mean = mean + self.prior.factor[k, rank] * belief.gaussian[:, :, rank]
-            means.append(mean)
-        return means
+        return self.noise.located(belief.gaussian)
 
     def _hear_one(
         self,
         belief: Belief,
-        means: list[Float[Array, "n M B"]],
+        noise: Noise,
         code: Integer[Array, "n B"],
         value: Float[Array, "n B"],
         effective: Float[Array, "n B"],
-        control: Float[Array, "n d B"],
     ) -> Belief:
-        present = effective > 0
-        count = np.where(present, effective, 1.0)
-        forms = [part[:, None] for part in components(self.codebook.directions @ self.prior.factor, code)]
-        noise = self._noise(belief, means, code, control)
-        # Covariance of this field with each earlier one, then of its own, under each atom.
-        row: list[Float[Array, "n M B"]] = []
-        gains = [np.broadcast_to(form, belief.log_weights.shape) for form in forms]
-        predicted = np.zeros_like(belief.log_weights)
-        remaining = None
-        own = noise.own / count[:, None]
+        """Whiten one field against the earlier ones: one more row of a Cholesky factor."""
+        present = (effective > 0)[:, None]
+        count = np.where(effective > 0, effective, 1.0)
+        forms = [part[:, None] for part in components(self.noise.forms, code)]
+        pivot = noise.own / count[:, None]
         if forms:
-            own = own + dot(forms, forms)
-        for index, past in enumerate(belief.heard):
-            entry = self._covariance(past, noise.cross[index], forms, count, belief)
-            for earlier, factor in enumerate(row):
-                entry = entry - factor * past.row[earlier]
-            entry = entry * past.scale * present[:, None]
+            pivot = pivot + dot(forms, forms)
+        gains = [np.broadcast_to(form, belief.log_weights.shape) for form in forms]
+        predicted = self.noise.along(code, [mean[None, :, None] for mean in self.prior.atoms.T])
+        row: list[Float[Array, "n M B"]] = []
+        for past, cross in zip(belief.heard, noise.cross, strict=True):
+            entry = np.zeros_like(belief.log_weights)
+            if forms:
+                other = components(self.noise.forms, past.code)
+                entry = entry + dot(forms, [part[:, None] for part in other])
+            if cross is not None:
+                entry = entry + cross / np.maximum(count, past.effective)[:, None]
+            for mine, theirs in zip(row, past.row, strict=True):
+                entry = entry - mine * theirs
+            entry = entry * past.scale * present
             row.append(entry)
             predicted = predicted + entry * past.innovation
-            square = entry * entry
-            remaining = square if remaining is None else remaining + square
+            pivot = pivot - entry * entry
             gains = [gain - entry * past.gain[:, :, r] for r, gain in enumerate(gains)]
-        pivot = own if remaining is None else own - remaining
-        floor = self._floor() / count[:, None]
-        scale = np.where(present[:, None], 1.0 / np.sqrt(np.maximum(pivot, floor)), 0.0)
-        offset = value[:, None] - self._along(code, [mean[None, :, None] for mean in self.prior.atoms.T])
-        innovation = (offset - predicted) * scale
-        evidence = np.where(present[:, None], np.log(np.where(present[:, None], scale, 1.0)), 0.0)
+        pivot = np.maximum(pivot, self.noise.floor / count[:, None])
+        scale = np.where(present, 1.0 / np.sqrt(pivot), 0.0)
+        innovation = (value[:, None] - predicted) * scale
+        evidence = np.log(np.where(present, scale, 1.0)) - 0.5 * innovation * innovation
         gain = np.empty(belief.gaussian.shape)
         for r, raw in enumerate(gains):
             gain[:, :, r] = raw * scale
-        heard = Measurement(code, control, effective, tuple(row), scale, innovation, gain)
+        heard = Measurement(code, noise.control, noise.centre, effective, tuple(row), scale, innovation, gain)
         return Belief(
-            belief.log_weights - 0.5 * innovation * innovation + evidence,
+            belief.log_weights + evidence,
             belief.gaussian + gain * innovation[:, :, None],
             (*belief.heard, heard),
         )
-
-    def _covariance(
-        self,
-        past: Measurement,
-        noise: Float[Array, "n M B"] | None,
-        forms: list[Float[Array, "n 1 B"]],
-        count: Float[Array, "n B"],
-        belief: Belief,
-    ) -> Float[Array, "n M B"]:
-        """Prior covariance of a new field with a past one: signal u_t' S u_s plus shared noise."""
-        total = np.zeros_like(belief.log_weights)
-        if forms:
-            other = components(self.codebook.directions @ self.prior.factor, past.code)
-            total = total + dot(forms, [part[:, None] for part in other])
-        if noise is not None:
-            total = total + noise / np.maximum(count, past.effective)[:, None]
-        return total
-
-    def _noise(
-        self,
-        belief: Belief,
-        means: list[Float[Array, "n M B"]],
-        code: Integer[Array, "n B"],
-        control: Float[Array, "n d B"],
-    ) -> "_Noise":
-        """Covariance of one token's measurement noise now, and with each past round, under each atom."""
-        gram = self.codebook.gram()
-        forms = self.codebook.directions @ self.prior.factor
-        now = [mean - control[:, k, None] for k, mean in enumerate(means)]
-        spread = self._gaussian_spread(belief)
-        along_now = self._along(code, now)
-        own_form = self._projected_variance(belief, code, code, forms)
-        variance = dot(now, now) + spread + self.label_noise**2
-        own = gram[code, code][:, None] * variance + along_now * along_now + own_form
-        cross: list[Float[Array, "n M B"] | None] = []
-        for past in belief.heard:
-            if not self.joint:
-                cross.append(None)
-                continue
-            then = [mean - past.control[:, k, None] for k, mean in enumerate(means)]
-            shared = dot(now, then) + spread + self.label_noise**2
-            exchanged = self._along(code, then) * self._along(past.code, now)
-            form = self._projected_variance(belief, code, past.code, forms)
-            cross.append(gram[code, past.code][:, None] * shared + exchanged + form)
-        return _Noise(own + self._floor(), cross)
-
-    def _floor(self) -> float:
-        """Variance that the channel adds to a message; never exactly zero, so that a repeated question
-        has an innovation of zero and not of zero over zero."""
-        return max(self.channel_variance, 1e-14)
-
-    def _along(
-        self, code: Integer[Array, "n B"], vector: list[Float[Array, "n M B"]]
-    ) -> Float[Array, "n M B"]:
-        """Scalar product of each listener's direction with a vector under each atom."""
-        return dot([part[:, None] for part in components(self.codebook.directions, code)], vector)
-
-    def _gaussian_spread(self, belief: Belief) -> Float[Array, "n M B"] | float:
-        """Trace of the posterior covariance of w under each atom."""
-        spread: Float[Array, "n M B"] | float = float((self.prior.factor**2).sum())
-        for past in belief.heard if self.prior.factor.shape[1] else ():
-            parts = list(np.moveaxis(past.gain, 2, 0))
-            image = [dot(parts, list(column)) for column in self.prior.factor]
-            spread = spread - dot(image, image)
-        return spread
-
-    def _projected_variance(
-        self,
-        belief: Belief,
-        left: Integer[Array, "n B"],
-        right: Integer[Array, "n B"],
-        forms: Float[Array, "C R"],
-    ) -> Float[Array, "n M B"] | float:
-        """Posterior covariance of w between two directions under each atom."""
-        if not forms.shape[1]:
-            return 0.0
-        first = [part[:, None] for part in components(forms, left)]
-        second = [part[:, None] for part in components(forms, right)]
-        total = dot(first, second)
-        for past in belief.heard:
-            parts = list(np.moveaxis(past.gain, 2, 0))
-            total = total - dot(first, parts) * dot(second, parts)
-        return total
-
-
-class _Noise(NamedTuple):
-    """Noise covariance of one token's message: own [n, M, B]; with each past field, None if ignored."""
-
-    own: Float[Array, "n M B"]
-    cross: list[Float[Array, "n M B"] | None]

@@ -12,7 +12,7 @@ from jaxtyping import Float, Integer
 
 
 def dot(
-    left: Sequence[Float[np.ndarray, "..."]], right: Sequence[Float[np.ndarray, "..."]]
+    left: Sequence[Float[np.ndarray, "..."] | float], right: Sequence[Float[np.ndarray, "..."] | float]
 ) -> Float[np.ndarray, "..."]:
     """Sum of left[k] * right[k], added in the order k = 0, 1, ...
 
@@ -20,7 +20,7 @@ def dot(
         >>> dot([np.array([1.0, 2.0]), np.array([3.0, 4.0])], [np.ones(2), np.ones(2)])
         array([4., 6.])
     """
-    total = left[0] * right[0]
+    total = np.asarray(left[0] * right[0])
     for a, b in zip(left[1:], right[1:], strict=True):
         total = total + a * b
     return total

@@ -4,7 +4,7 @@ start -> (emit -> field -> absorb) x rounds -> estimate. State is carried by the
 hyperparameters and nothing else.
 """
 
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Integer
@@ -40,6 +40,7 @@ class Field(NamedTuple):
     effective: Float[np.ndarray, "n K B"]
 
 
+@runtime_checkable
 class Policy(Protocol[State]):
     """The rule of one token position. All arrays have token positions first and prompts last."""
 

@@ -4,7 +4,7 @@ The family is closed under linear measurements with Gaussian noise, so that the 
 rule. One atom is a Gaussian prior; a zero covariance is a discrete prior; a tree is in between.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -35,7 +35,7 @@ class Prior:
     factor: Float[np.ndarray, "d R"]
     axes: Float[np.ndarray, "C d"]
     scales: Int[np.ndarray, " C"]
-    branches: Int[np.ndarray, "M D"] = field(default_factory=lambda: np.zeros((1, 0), dtype=int))
+    branches: Int[np.ndarray, "M D"]
 
     @property
     def dim(self) -> int:
@@ -146,6 +146,7 @@ def gaussian(dim: int) -> Prior:
         factor=np.eye(dim) / np.sqrt(dim),
         axes=np.eye(dim),
         scales=np.ones(dim, dtype=int),
+        branches=np.zeros((1, 0), dtype=int),
     )
 
 
@@ -181,6 +182,7 @@ def matched_gaussian(prior: Prior) -> Prior:
         factor=vectors[:, :rank] * np.sqrt(values[:rank]),
         axes=axes,
         scales=prior.scales[: len(axes)],
+        branches=np.zeros((1, 0), dtype=int),
     )
 
 

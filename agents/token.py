@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, Integer, UInt
 
 from agents.channel import Channel
 from agents.draws import Purpose, normals
+from agents.ordered import fold
 from agents.policy import Field, Policy
 from agents.prior import Latent, Prior, draw_latent
 from agents.prompt import TokenView, draw_tokens
@@ -72,17 +73,29 @@ class Report(NamedTuple):
 
     Attributes:
         error: |w - w_i|^2 [n, B].
-        correct: whether the atom nearest to the estimate shares the true branch at each level [n, D, B].
-        entropy: entropy of the belief over branches at each level, bits; empty without a belief [n, D, B].
-        effective: effective number of tokens heard, mean over channels; empty in round 0 [n, B].
-        clipped: which emitted values did not fit the channel; empty after the last round [n, K, B].
+        effective: effective number of tokens heard, mean over channels; no rows in round 0 [n, B].
+        clipped: which emitted values did not fit the channel; no rows after the last round [n, K, B].
+        detail: what a trace stores of the workspace, if it was asked for.
     """
 
     error: Float[np.ndarray, "n B"]
-    correct: Bool[np.ndarray, "n D B"]
-    entropy: Float[np.ndarray, "e D B"]
     effective: Float[np.ndarray, "f B"]
     clipped: Bool[np.ndarray, "g K B"]
+    detail: "Detail | None"
+
+
+class Detail(NamedTuple):
+    """The workspaces of a block as an observer sees them, who knows the truth.
+
+    Attributes:
+        estimate: w_i [n, d, B].
+        correct: whether the atom nearest to the estimate shares the true branch at each level [n, D, B].
+        entropy: entropy of the belief over branches at each level, bits; NaN without a belief [n, D, B].
+    """
+
+    estimate: Float[np.ndarray, "n d B"]
+    correct: Bool[np.ndarray, "n D B"]
+    entropy: Float[np.ndarray, "n D B"]
 
 
 class Step(NamedTuple):
@@ -101,7 +114,13 @@ def take_place(system: System, positions: Int[np.ndarray, " n"], prompts: range)
 
 
 def step(
-    system: System, place: Place, state: Any, sent: Sent | None, tally: Tally | None, round: int
+    system: System,
+    place: Place,
+    state: Any,
+    sent: Sent | None,
+    tally: Tally | None,
+    round: int,
+    detail: bool = False,
 ) -> Step:
     """Finish round `round` and begin the next.
 
@@ -112,6 +131,7 @@ def step(
         sent: what the block itself sent in this round; None in round 0.
         tally: integer sums of what the block heard in this round; None in round 0.
         round: 0 starts the workspace, 1..L absorb a field.
+        detail: report the workspaces too.
     """
     policy, channel = system.policy, system.channel
     effective = np.empty((0, len(place.prompts)))
@@ -120,20 +140,25 @@ def step(
     else:
         field = _listen(channel, sent, tally)
         state = policy.absorb(state, field, round)
-        effective = field.effective.mean(axis=1) if channel.channels > 1 else field.effective[:, 0]
+        effective = fold(field.effective) / channel.channels
     outgoing, clipped = None, np.empty((0, channel.channels, len(place.prompts)), dtype=bool)
     if round < system.rounds:
         message = policy.emit(state, place.tokens, round + 1)
         wire, clipped = channel.encode(message.values + _transmitter_noise(system, place, round + 1))
         code_type = np.uint8 if policy.codes <= 256 else np.uint16
         outgoing = Sent(message.codes.astype(code_type), wire)
-    return Step(state, outgoing, _report(system, place, state, effective, clipped))
+    estimate = policy.estimate(state)
+    error = np.zeros(place.tokens.labels.shape)
+    for k, component in enumerate(place.truth.vector):
+        error += (estimate[:, k] - component) ** 2
+    observed = _observe(system, place, state, estimate) if detail else None
+    return Step(state, outgoing, Report(error, effective, clipped, observed))
 
 
 def _listen(channel: Channel, sent: Sent, tally: Tally) -> Field:
     """Read the tally on the codes that the token itself asked: K numbers a round."""
     codes = sent.codes.astype(np.int64)
-    shape = (codes.shape[0], *tally.total.shape[1:])
+    shape = (codes.shape[0], tally.total.shape[1], tally.total.shape[2])
     total, weight, square = (
         np.take_along_axis(np.broadcast_to(part, shape), codes, axis=1)
         for part in (tally.total, tally.weight, tally.square)
@@ -153,27 +178,17 @@ def _transmitter_noise(system: System, place: Place, round: int) -> Float[np.nda
     return channel.noise * noise
 
 
-def _report(
-    system: System,
-    place: Place,
-    state: Any,
-    effective: Float[np.ndarray, "f B"],
-    clipped: Bool[np.ndarray, "g K B"],
-) -> Report:
-    estimate = system.policy.estimate(state)
-    error = np.zeros(place.tokens.labels.shape)
-    for k, component in enumerate(place.truth.vector):
-        error += (estimate[:, k] - component) ** 2
+def _observe(system: System, place: Place, state: Any, estimate: Float[np.ndarray, "n d B"]) -> Detail:
     branches = system.prior.branches
+    tokens, _, prompts = estimate.shape
     nearest = _nearest_atom(system.prior.atoms, estimate)
     correct = branches.T[:, nearest] == branches.T[:, place.truth.atom][:, None]
-    belief = system.policy.atoms(state) if branches.shape[1] else None
-    entropy = np.empty((0, branches.shape[1], error.shape[1]))
+    belief = system.policy.atoms(state)
+    entropy = np.full((tokens, branches.shape[1], prompts), np.nan)
     if belief is not None:
-        entropy = np.stack(
-            [_branch_entropy(belief, branches[:, level]) for level in range(branches.shape[1])], axis=1
-        )
-    return Report(error, np.moveaxis(correct, 0, 1), entropy, effective, clipped)
+        for level in range(branches.shape[1]):
+            entropy[:, level] = _branch_entropy(belief, branches[:, level])
+    return Detail(estimate, np.ascontiguousarray(np.moveaxis(correct, 0, 1)), entropy)
 
 
 def _nearest_atom(

@@ -102,7 +102,9 @@ def uniform(graph: Graph) -> Mixing:
                [1, 1]])
     """
     size = graph.number_of_nodes()
-    hears = nx.to_scipy_sparse_array(graph, nodelist=range(size), dtype=np.int64).T
+    hears = nx.to_scipy_sparse_array(
+        graph, nodelist=list(range(size)), dtype=np.dtype(np.int64), weight=None
+    ).T
     return Mixing(csr_array(hears + eye_array(size, dtype=np.int64)))
 
 

@@ -61,17 +61,19 @@ class Bayesian(ABC):
         """An unbiased estimate of u.w from the token's own example, for each direction asked."""
         codes = self.choose(state.belief, round)
         inputs = list(np.moveaxis(tokens.inputs, 1, 0))
-        vector = list(np.moveaxis(self._control(state), 1, 0))
-        residual = tokens.labels - dot(vector, inputs)
+        vector = list(np.moveaxis(state.vector, 1, 0)) if self.control_variate else None
+        residual = tokens.labels if vector is None else tokens.labels - dot(vector, inputs)
         values = np.empty(codes.shape)
         for channel in range(self.channels):
             query = components(self.inference.codebook.directions, codes[:, channel])
-            values[:, channel] = dot(query, inputs) * residual + dot(query, vector)
+            values[:, channel] = dot(query, inputs) * residual
+            if vector is not None:
+                values[:, channel] += dot(query, vector)
         return Message(codes, values)
 
     def absorb(self, state: Workspace, field: Field, round: int) -> Workspace:
         """Bayes' rule on the fields heard."""
-        control = self._control(state)
+        control = state.vector if self.control_variate else None
         belief = self.inference.hear(state.belief, field.codes, field.values, field.effective, control)
         return Workspace(belief, self.inference.estimate(belief))
 
@@ -82,6 +84,3 @@ class Bayesian(ABC):
     def atoms(self, state: Workspace) -> Float[np.ndarray, "n M B"]:
         """The posterior over atoms."""
         return state.belief.atoms()
-
-    def _control(self, state: Workspace) -> Float[np.ndarray, "n d B"]:
-        return state.vector if self.control_variate else np.zeros_like(state.vector)

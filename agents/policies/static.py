@@ -49,9 +49,8 @@ def open_loop(
 
     The variance between atoms counts until a code was asked once, for one answer decides between
     branches; the Gaussian part shrinks as the belief's own covariance does, which no answer changes.
-    For a discrete prior this is coarse to fine, then again. For a Gaussian it is the order that
-    `Adaptive` takes, so the two coincide on the null: exactly with the control variate, and without
-    it up to the noise level that `Adaptive` learns from what it hears.
+    For a discrete prior this is coarse to fine, then again. For a Gaussian it is the very order that
+    `Adaptive` takes, so that the two coincide on the null.
 
     Args:
         inference: the belief whose variance is predicted.
@@ -74,7 +73,10 @@ def open_loop(
     centre = prior.mean()
     spread = prior.atoms - centre
     between = (prior.weights[:, None] * (spread @ codebook.directions.T) ** 2).sum(axis=0)
-    single = replace(inference, prior=replace(prior, atoms=np.zeros((1, prior.dim)), weights=np.ones(1)))
+    atom = replace(
+        prior, atoms=np.zeros((1, prior.dim)), weights=np.ones(1), branches=np.zeros((1, 0), dtype=int)
+    )
+    single = replace(inference, prior=atom)
     belief = single.start(1, 1)
     asked = np.zeros(len(codebook), dtype=int)
     schedule = []
@@ -85,7 +87,7 @@ def open_loop(
         codes = tuple(int(code) for code in order[:channels])
         column = np.array(codes)[None, :, None]
         none = np.zeros((1, channels, 1))
-        control = np.zeros((1, prior.dim, 1))
+        control = np.zeros((1, prior.dim, 1)) if control_variate else None
         belief = single.hear(belief, column, none, np.full_like(none, effective), control)
         asked[list(codes)] += 1
         schedule.append(codes)

@@ -1,0 +1,237 @@
+"""State evolution: the same policy on an effective channel in place of N tokens.
+
+On the complete graph all tokens hear the same fields and hold the same belief, so one belief and the
+law of the fields determine the risk. The cost does not depend on N.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.random import Generator, Philox, SeedSequence
+
+from agents.codebook import Codebook
+from agents.prior import Prior
+from analysis.theory.fields import ExactLaw, GaussianLaw
+from analysis.theory.posterior import Posterior, Record, border, condition, start, token_covariance
+
+Form = Literal["gaussian", "exact"]
+_TIE = 1e-9  # posterior variances closer than this count as equal: the lower index is asked
+_RELATIVE_FLOOR = 1e-12
+_BLOCK = 256  # samples that share a generator, whatever is computed together
+_NUMBERS = 2_000_000  # numbers in the largest array of a chunk of blocks
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """The system whose risk is predicted: N tokens on the complete graph with a shared control.
+
+    Attributes:
+        prior: prior over w.
+        codebook: directions that may be asked.
+        policy: `adaptive` asks the K codes of largest posterior variance, `static` follows `schedule`.
+        rounds: L.
+        channels: K, codes in a round.
+        effective: N, number of tokens in a mean; the Gaussian form takes any positive number.
+        label_noise: sigma.
+        message_noise_variance: tau^2, variance of the transmitter noise of one message.
+        step: distance between levels of the quantiser, taken as white noise of variance step^2/12.
+        control_variate: messages carry the posterior mean as control v; without it v = 0.
+        joint: the belief uses the covariance between rounds; if false, it takes fields as independent.
+        schedule: the K codes of each round, needed by `static`.
+
+    A message is taken never to exceed the clip: choose a clip of many standard deviations.
+
+    Raises:
+        ValueError: if a number is out of range or the schedule does not fit.
+
+    Source: THEORY.md sections 5 to 7.
+    """
+
+    prior: Prior
+    codebook: Codebook
+    policy: Literal["adaptive", "static"]
+    rounds: int
+    channels: int
+    effective: float
+    label_noise: float
+    message_noise_variance: float = 0.0
+    step: float = 0.0
+    control_variate: bool = True
+    joint: bool = True
+    schedule: tuple[tuple[int, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.effective <= 0:
+            raise ValueError(f"effective number of tokens must be positive, got {self.effective}")
+        if not 1 <= self.channels <= len(self.codebook):
+            raise ValueError(f"channels must be 1..{len(self.codebook)} codes, got {self.channels}")
+        if (self.policy == "static") != (self.schedule is not None):
+            raise ValueError("a schedule is needed by the static policy, and by no other")
+        for codes in self.schedule or ():
+            if len(codes) != self.channels or len(set(codes)) != len(codes):
+                raise ValueError(f"a round of the schedule needs {self.channels} distinct codes, got {codes}")
+        if self.schedule is not None and len(self.schedule) < self.rounds:
+            raise ValueError(f"the schedule has {len(self.schedule)} rounds, {self.rounds} are needed")
+
+    @property
+    def channel_variance(self) -> float:
+        """Variance added to a message: tau^2 + step^2/12, or a share of its own variance if that is less.
+
+        The share is far above rounding and far below any other noise: asking twice is no division by zero.
+        """
+        floor = _RELATIVE_FLOOR * (self.prior.power() + self.label_noise**2)
+        return max(self.message_noise_variance + self.step**2 / 12.0, floor)
+
+
+class Prediction(NamedTuple):
+    """Predicted risk E|w - estimate|^2 / E|w|^2 after rounds 0..L.
+
+    Attributes:
+        risk: mean over samples [L+1].
+        risk_se: its standard error [L+1].
+        errors: |w - estimate|^2 / E|w|^2 of each sample, for paired comparisons [L+1, n].
+    """
+
+    risk: Float[np.ndarray, " rounds"]
+    risk_se: Float[np.ndarray, " rounds"]
+    errors: Float[np.ndarray, "rounds n"]
+
+
+def evolve(setting: Setting, form: Form, samples: int, seed: int) -> Prediction:
+    """Predict the risk after each round by drawing the fields themselves, never a token.
+
+    `exact` draws the Gram matrix of inputs and label noise, of which every field is a function: it is
+    exact at every integer N, up to clipping and to taking quantisation as white noise. `gaussian` draws
+    the fields jointly Gaussian with the covariance of THEORY.md section 5: exact as N -> infinity, the
+    deviation of the risk being of order 1/N at a fixed signal-to-noise ratio of the fields. Where errors
+    have become rare it is their tails that count: the Gaussian form is then too pessimistic by a factor,
+    not by a share. Sample i of a seed has the same true w and Gram matrix under every policy.
+
+    Args:
+        setting: the system.
+        form: law of the fields.
+        samples: number of independent prompts.
+        seed: seed of all draws.
+
+    Raises:
+        ValueError: if `exact` is asked for an N that is not an integer.
+
+    Source: THEORY.md section 7.2.
+
+    Example:
+        >>> from agents.codebook import principal
+        >>> from agents.prior import tree
+        >>> prior = tree(3, 2, 0.8, 7)
+        >>> setting = Setting(prior, principal(prior), "adaptive", 4, 1, 32.0, 0.1, 1.0)
+        >>> risk = evolve(setting, "exact", 2000, seed=0).risk
+        >>> risk.shape, bool(risk[4] < 0.02)
+        ((5,), True)
+    """
+    if form == "exact" and setting.effective != int(setting.effective):
+        raise ValueError(f"the exact form needs an integer number of tokens, got {setting.effective}")
+    asked = setting.rounds * setting.channels
+    dim, rank = setting.prior.factor.shape
+    # Per atom: covariance of the fields with right-hand sides and offsets, forms; per sample: Gram factor.
+    per_atom = (asked + 1) * (asked + 1 + rank + dim) + (dim**2 if rank else 0)
+    width = len(setting.prior.weights) * per_atom + (dim + 1) ** 2
+    stride = max(_NUMBERS // (width * _BLOCK), 1)
+    blocks = range(-(-samples // _BLOCK))
+    parts = [_evolve_blocks(setting, form, seed, blocks[k : k + stride]) for k in blocks[::stride]]
+    errors = np.concatenate(parts, axis=1)[:, :samples] / setting.prior.power()
+    return Prediction(errors.mean(axis=1), errors.std(axis=1) / np.sqrt(samples), errors)
+
+
+class _Draws(NamedTuple):
+    """All randomness of some samples: true w, factor of the Gram matrix, noise of each field."""
+
+    truth: Float[np.ndarray, "n d"]
+    gram: Float[np.ndarray, "n D p"]
+    fresh: Float[np.ndarray, "L K n"]
+
+
+def _draw(setting: Setting, seed: int, block: int) -> _Draws:
+    """The draws of one block, which depend neither on the policy nor on how many samples follow."""
+    latent, gram, channel = (Generator(Philox(child)) for child in SeedSequence([seed, block]).spawn(3))
+    prior = setting.prior
+    atoms = latent.choice(len(prior.weights), size=_BLOCK, p=prior.weights)
+    truth = prior.atoms[atoms] + latent.standard_normal((_BLOCK, prior.factor.shape[1])) @ prior.factor.T
+    columns = np.arange(min(int(setting.effective), prior.dim + 1))
+    factor = np.tril(gram.standard_normal((_BLOCK, prior.dim + 1, len(columns))), -1)
+    freedom = int(setting.effective) - columns
+    factor[:, columns, columns] = np.sqrt(gram.chisquare(freedom, (_BLOCK, len(columns))))
+    return _Draws(truth, factor, channel.standard_normal((setting.rounds, setting.channels, _BLOCK)))
+
+
+def _evolve_blocks(setting: Setting, form: Form, seed: int, blocks: range) -> Float[np.ndarray, "rounds n"]:
+    """Squared error after each round, for the samples of some blocks."""
+    parts = [_draw(setting, seed, block) for block in blocks]
+    truth = np.concatenate([part.truth for part in parts])
+    fresh = np.concatenate([part.fresh for part in parts], axis=2)
+    scale = (setting.effective, setting.label_noise, setting.channel_variance)
+    law: ExactLaw | GaussianLaw
+    if form == "exact":
+        law = ExactLaw(*scale, truth, np.concatenate([part.gram for part in parts]))
+    else:
+        law = GaussianLaw(*scale, truth)
+    record = start(setting.prior, len(truth))
+    belief = condition(setting.prior, record)
+    errors = [((belief.mean() - truth) ** 2).sum(axis=1)]
+    for round in range(1, setting.rounds + 1):
+        control = belief.mean() if setting.control_variate else np.zeros_like(truth)
+        asked = setting.codebook.directions[_choose(setting, belief, round)]
+        values = law.fields(asked, control, fresh[round - 1].T)
+        record = extend(setting, record, belief, asked, control, values)
+        belief = condition(setting.prior, record)
+        errors.append(((belief.mean() - truth) ** 2).sum(axis=1))
+    return np.stack(errors)
+
+
+def _choose(setting: Setting, belief: Posterior, round: int) -> Int[np.ndarray, "n K"]:
+    """Codes of this round, for each sample."""
+    size = len(belief.weights)
+    if setting.schedule is not None:
+        return np.broadcast_to(np.array(setting.schedule[round - 1]), (size, setting.channels))
+    variances = belief.variances(setting.prior, setting.codebook.directions)
+    chosen = np.empty((size, setting.channels), dtype=np.int64)
+    for rank in range(setting.channels):
+        chosen[:, rank] = (variances >= variances.max(axis=1, keepdims=True) - _TIE).argmax(axis=1)
+        variances[np.arange(size), chosen[:, rank]] = -np.inf
+    return chosen
+
+
+def extend(
+    setting: Setting,
+    record: Record,
+    belief: Posterior,
+    asked: Float[np.ndarray, "n K d"],
+    control: Float[np.ndarray, "n d"],
+    values: Float[np.ndarray, "n K"],
+) -> Record:
+    """The record with one more round, the belief before it predicting the noise of all its fields.
+
+    Args:
+        setting: the system.
+        record: what was heard before.
+        belief: posterior given `record`.
+        asked: directions of this round.
+        control: control variate of this round.
+        values: what was heard.
+
+    Source: THEORY.md section 5.
+    """
+    before, channels, prior = record.values.shape[1], setting.channels, setting.prior
+    # Without control w - v is w itself in every round: the prior predicts it throughout.
+    known = belief if setting.control_variate else condition(prior, start(prior, len(values)))
+    directions, offsets = record.with_round(asked, known.means - control[:, None])
+    rows = token_covariance(directions, offsets, known.forms(prior), channels, setting.label_noise)
+    own = np.eye(channels, before + channels, before)
+    rows = (rows if setting.joint else rows * own) + setting.channel_variance * own
+    signals = directions @ prior.factor
+    rows = rows / setting.effective + (signals[:, before:] @ signals.swapaxes(1, 2))[:, None]
+    covariance = record.covariance
+    for channel in range(channels):
+        row = rows[:, :, channel, : before + channel + 1]
+        covariance = border(covariance, row, setting.channel_variance / setting.effective).covariance
+    return Record(directions, offsets, np.concatenate([record.values, values], axis=1), covariance)

@@ -1,0 +1,80 @@
+"""What a comparison showed, in one sentence whose every number is measured."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.measures import z_scores
+
+
+def sentence(rows: pd.DataFrame, max_difference: float | None, null_gap: tuple[float, float] | None) -> str:
+    """The sentence that a comparison ends with; it says so where a claim does not hold.
+
+    Args:
+        rows: columns source, prior, policy, depth, risk, risk_se.
+        max_difference: largest difference between transformer and agents that run its weights.
+        null_gap: on the null, adaptive minus static risk at the deepest round, paired by prompt, and its
+            standard error.
+    """
+    prior = rows["prior"].iloc[0]
+    here = rows[rows["prior"] == prior]
+    agents = here[here["source"] == "agents"]
+    depth = int(agents["depth"].max())
+    parts = [_agents(agents, depth)]
+    worst = largest_z(rows)
+    if worst is not None:
+        parts.append(f"theory and agents differ by at most {worst:.1f} standard errors")
+    trained = here[here["source"] == "transformer"]
+    if not trained.empty:
+        parts.append(_transformers(trained, agents, min(3, int(trained["depth"].max()))))
+    if max_difference is not None:
+        parts.append(f"agents that run its weights answer as it does to {max_difference:.0e}")
+    if null_gap is not None:
+        gap, error = null_gap
+        verdict = "gains nothing" if abs(gap) <= 3 * error + 1e-12 else "differs from static"
+        parts.append(f"on the matched Gaussian adaptivity {verdict} ({gap:+.4f} ± {error:.4f})")
+    return "; ".join(parts) + "."
+
+
+def largest_z(rows: pd.DataFrame) -> float | None:
+    """Largest |z| between theory and agents over all rounds, policies and priors that have both."""
+    keys = ["prior", "policy", "depth"]
+    both = rows[rows["source"] == "theory"].merge(rows[rows["source"] == "agents"], on=keys)
+    if both.empty:
+        return None
+    left, left_error, right, right_error = (
+        both[name].to_numpy() for name in ("risk_x", "risk_se_x", "risk_y", "risk_se_y")
+    )
+    scores = z_scores(left, left_error, right, right_error)
+    return float(np.abs(scores).max())
+
+
+def _agents(agents: pd.DataFrame, depth: int) -> str:
+    last = agents[agents["depth"] == depth].set_index("policy")
+    text = []
+    if "adaptive" in last.index:
+        text.append(f"After {depth} rounds adaptive agents are at {_number(last.loc['adaptive'])} of E|w|²")
+    fixed = last[[name.startswith("static") and name.endswith("no cv") for name in last.index]]
+    if not fixed.empty:
+        best = str(fixed["risk"].idxmin())
+        text.append(f"the best fixed order ({best.removesuffix(', no cv')}) at {_number(fixed.loc[best])}")
+    return ", ".join(text) or f"After {depth} rounds the agents were measured"
+
+
+def _transformers(trained: pd.DataFrame, agents: pd.DataFrame, depth: int) -> str:
+    at = trained[trained["depth"] == depth].set_index("policy")
+    peer = agents[(agents["depth"] == depth) & (agents["policy"] == "adaptive")]["risk"]
+    text = []
+    if "feedforward" in at.index:
+        words = f"at depth {depth} the trained transformer is at {_number(at.loc['feedforward'])}"
+        if not peer.empty:
+            words += f", {at.loc['feedforward', 'risk'] / peer.iloc[0]:.2f} times the adaptive agents"
+        text.append(words)
+    if "linear" in at.index:
+        text.append(f"without feedforward at {_number(at.loc['linear'])}")
+    return ", ".join(text)
+
+
+def _number(row: Any) -> str:
+    return f"{row['risk']:.4f} ± {row['risk_se']:.4f}"

@@ -1,0 +1,5 @@
+"""`python -m runner`: the same as `tokenfield`."""
+
+from runner.cli import main
+
+main()

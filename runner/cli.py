@@ -1,0 +1,253 @@
+"""The command line: tokenfield run | train | compare | check."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import agents
+from runner.assembly import bytes_per_token_prompt, channel_of, check, codebook_of, mixing_for, prior_of
+from runner.console import (
+    clean_stdout,
+    finite,
+    print_comparison,
+    print_facts,
+    print_risk,
+    print_run,
+    run_answer,
+)
+from runner.display import Display
+from runner.errors import RunFailed, UsageError, UsageErrors, nearest
+from runner.experiment import Experiment, assignments, load
+from runner.plan import Comparison
+from runner.record import predicted_bytes
+from runner.simulation import engine_of, simulate
+
+app = typer.Typer(
+    name="tokenfield",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A deep transformer as token positions that infer a latent variable together by bounded messages.",
+)
+
+FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Experiment file (TOML) or preset.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")
+]
+OutOption = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where runs and weights are kept.")]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="Ray cluster to join; by default RAY_ADDRESS, or a new one.")
+]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends with exit code 2 and a message, never a traceback."""
+    try:
+        app()
+    except UsageErrors as failure:
+        for error in failure.errors:
+            print(f"tokenfield: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RunFailed as failure:
+        print(f"tokenfield: {failure}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("tokenfield: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tokenfield {agents.__tokenfield__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    file: FileArgument,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+    out: OutOption = Path("runs"),
+    address: AddressOption = None,
+) -> None:
+    """Simulate one experiment and store its traces."""
+    with clean_stdout(as_json) as answer:
+        experiment = _load(file, settings).experiment()
+        check(experiment)
+        display = Display()
+        learned = _learned(experiment, out, display) if experiment.policy.kind == "learned" else None
+        with _engine(experiment, address, display) as engine:
+            rounds = experiment.run.rounds + 1
+            with display.task("rounds", rounds * experiment.task.prompts) as advance:
+                done = 0
+
+                def watch(prompts: range, round: int) -> None:
+                    nonlocal done
+                    done += len(prompts)
+                    advance(done, f"round {round}")
+
+                result = simulate(experiment, engine=engine, out=out, learned=learned, on_round=watch)
+        if as_json:
+            answer(run_answer(result))
+        else:
+            print_run(result)
+
+
+@app.command()
+def train(
+    file: FileArgument,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+    out: OutOption = Path("runs"),
+) -> None:
+    """Train the transformer of an experiment; its depth is run.rounds."""
+    with clean_stdout(as_json) as answer:
+        experiment = _load(file, [*(settings or []), "policy.kind=learned"]).experiment()
+        check(experiment)
+        from runner.evaluation import forward_on_prompts, prompt_risk
+        from runner.models import trained_model
+
+        trained = trained_model(experiment, out / "weights", Display())
+        prompts = range(experiment.task.prompts)
+        risk = prompt_risk(forward_on_prompts(trained.model(), experiment, prompts), experiment, prompts)
+        error = risk.std(axis=1, ddof=1) / np.sqrt(len(prompts)) if len(prompts) > 1 else risk[:, 0] * np.nan
+        summary = {
+            "risk": risk.mean(axis=1).tolist(),
+            "risk_se": finite(error.tolist()),
+            "loss": trained.losses[-1][1],
+            "seconds": trained.seconds,
+            "weights": str(out / "weights"),
+        }
+        if as_json:
+            answer(summary)
+        else:
+            print_risk(risk.mean(axis=1).tolist(), error.tolist(), "depth read out")
+            print(f"trained in {trained.seconds:.1f} s; weights are kept in {out / 'weights'}")
+
+
+@app.command()
+def compare(
+    file: FileArgument,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+    out: OutOption = Path("runs"),
+    address: AddressOption = None,
+) -> None:
+    """Put theory, agents and transformers side by side, with the null."""
+    with clean_stdout(as_json) as answer:
+        from runner.comparison import check_plan
+        from runner.comparison import compare as compare_all
+
+        comparison = _load(file, settings)
+        check_plan(comparison)
+        display = Display()
+        with _engine(comparison, address, display) as engine:
+            result = compare_all(
+                comparison, engine, out, workers=os.cpu_count() or 1, display=display, name=Path(file).stem
+            )
+        if as_json:
+            answer(
+                {
+                    "rows": result.rows.to_dict("records"),
+                    "max_difference": result.max_difference,
+                    "sentence": result.sentence,
+                    "figure": str(result.figure),
+                    "run": str(result.folder),
+                }
+            )
+        else:
+            print_comparison(result.rows)
+            print(f"\nfigure: {result.figure}\ntraces: {result.folder}\n\n{result.sentence}")
+
+
+@app.command(name="check")
+def check_command(file: FileArgument, settings: SetOption = None, as_json: JsonOption = False) -> None:
+    """Check an experiment and predict its size, without running it."""
+    with clean_stdout(as_json) as answer:
+        experiment = _load(file, settings).experiment()
+        check(experiment)
+        facts = _facts(experiment)
+        if as_json:
+            answer(facts)
+            return
+        print_facts(facts)
+
+
+def _facts(experiment: Experiment) -> dict[str, Any]:
+    prior, mixing, channel = prior_of(experiment), mixing_for(experiment), channel_of(experiment)
+    learned = experiment.policy.kind == "learned"
+    codes = channel.channels if learned else len(codebook_of(experiment, prior))
+    task, per_actor = experiment.task, experiment.run.tokens_per_actor
+    messages = task.tokens * experiment.run.rounds * task.prompts
+    return {
+        "identity": experiment.identity(),
+        "tokens": task.tokens,
+        "graph": experiment.graph.kind,
+        "effective_tokens_mean": round(float(mixing.effective().mean()), 3),
+        "actors": -(-task.tokens // per_actor) if experiment.run.engine == "ray" else 0,
+        "codes": codes,
+        "bits_per_message": channel.bits_per_message(codes),
+        "messages": messages,
+        "message_bytes": messages * channel.bits_per_message(codes) // 8,
+        "memory_bytes_per_token_prompt": bytes_per_token_prompt(experiment),
+        "trace_bytes": predicted_bytes(experiment),
+    }
+
+
+def _load(file: str, settings: list[str] | None) -> Comparison:
+    """Read a file, or a preset by its name."""
+    presets = {
+        path.name.removesuffix(".toml"): path for path in files("runner").joinpath("presets").iterdir()
+    }
+    path = Path(file)
+    if not path.exists() and file in presets:
+        path = Path(str(presets[file]))
+    elif not path.exists():
+        raise UsageErrors(
+            [
+                UsageError(
+                    "FILE",
+                    file,
+                    f"the path of an experiment file, or a preset: {', '.join(sorted(presets))}",
+                    nearest(file, presets),
+                )
+            ]
+        )
+    return load(Comparison, path, assignments(settings or []))
+
+
+def _learned(experiment: Experiment, out: Path, display: Display) -> Any:
+    """Weights for a learned policy, trained if the cache has none; torch is imported only here."""
+    from agents.transformer import export
+    from runner.models import trained_model
+
+    return export(trained_model(experiment, out / "weights", display).model())
+
+
+@contextmanager
+def _engine(experiment: Experiment, address: str | None, display: Display) -> Iterator[Any]:
+    """The engine that the experiment names, closed at the end."""
+    engine = engine_of(experiment, address, display)
+    try:
+        yield engine
+    finally:
+        engine.close()

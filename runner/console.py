@@ -1,0 +1,108 @@
+"""What the command line prints: tables for people, plain numbers for --json."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from runner.simulation import Simulation
+
+
+@contextmanager
+def clean_stdout(as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield what prints the answer. With --json, whatever anyone else prints goes to standard error.
+
+    Args:
+        as_json: print the answer as one JSON object; otherwise the answer is not printed.
+    """
+    if not as_json:
+        yield lambda content: None
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    answers: list[dict[str, Any]] = []
+    try:
+        yield answers.append
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+    for content in answers:
+        print(json.dumps(content, allow_nan=False))
+
+
+def finite(values: list[float]) -> list[float | None]:
+    """JSON has no NaN: the standard error of a single prompt is null.
+
+    Example:
+        >>> finite([0.5, float("nan")])
+        [0.5, None]
+    """
+    return [value if np.isfinite(value) else None for value in values]
+
+
+def run_answer(result: Simulation) -> dict[str, Any]:
+    """What `run --json` reports."""
+    return {
+        "risk": result.risk.tolist(),
+        "risk_se": finite(result.risk_se.tolist()),
+        "bits_per_message": result.bits_per_message,
+        "messages": result.messages,
+        "clipped": result.clipped,
+        "run": str(result.folder),
+    }
+
+
+def print_run(result: Simulation) -> None:
+    """Risk by round, what it took, and where it is stored."""
+    print_risk(result.risk.tolist(), result.risk_se.tolist(), "round")
+    share = result.clipped / max(1, result.messages * result.experiment.channel.channels)
+    print(
+        f"{result.messages:,} messages of {result.bits_per_message} bits, {result.clipped:,} scalars clipped "
+        f"({100 * share:.2g} %)\ntraces: {result.folder}"
+    )
+
+
+def print_risk(risk: list[float], error: list[float], label: str) -> None:
+    """A table of risk with its standard error."""
+    table = Table(label, "risk / E|w|²", "standard error", box=SIMPLE_HEAD)
+    for index, (value, spread) in enumerate(zip(risk, error, strict=True)):
+        table.add_row(str(index), f"{value:.4f}", f"{spread:.4f}")
+    Console().print(table)
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """What `check` found."""
+    table = Table("", "", show_header=False, box=None)
+    for key, value in facts.items():
+        table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+    Console().print(table)
+
+
+def print_comparison(rows: pd.DataFrame) -> None:
+    """One table: risk ± standard error, by prior, source and depth."""
+    depths = sorted(rows["depth"].unique())
+    table = Table(
+        "source", "policy", *(f"depth {depth}" for depth in depths), box=SIMPLE_HEAD,
+        title="risk / E|w|² ± standard error",
+    )  # fmt: skip
+    for prior, part in rows.groupby("prior", sort=False):
+        table.add_section()
+        table.add_row(f"[bold]{str(prior).replace('_', ' ')}[/bold]")
+        for (source, policy), group in part.groupby(["source", "policy"], sort=False):
+            cells = {
+                int(depth): f"{risk:.4f} ± {error:.4f}"
+                for depth, risk, error in zip(group["depth"], group["risk"], group["risk_se"], strict=True)
+            }
+            table.add_row(str(source), str(policy), *(cells.get(depth, "") for depth in depths))
+    width = 46 + 18 * len(depths)  # a narrower terminal would break every cell
+    Console(width=max(Console().width, width)).print(table)

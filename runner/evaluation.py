@@ -1,0 +1,64 @@
+"""A trained transformer on the very prompts, and with the very noise, that the agents get."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from agents.draws import Purpose, normals
+from agents.prior import draw_latent
+from agents.prompt import draw_tokens
+from agents.transformer import Transformer
+from runner.experiment import Experiment
+from runner.models import job_of
+
+_BATCH = 500
+
+
+def forward_on_prompts(
+    model: Transformer, experiment: Experiment, prompts: range, dtype: torch.dtype = torch.float64
+) -> Float[np.ndarray, "depths rows d B"]:
+    """Estimates of w after each layer, for the experiment's own prompts and transmitter noise.
+
+    Args:
+        model: the transformer, as deep as run.rounds.
+        experiment: addresses the prompts and the noise.
+        prompts: consecutive prompt indices.
+        dtype: precision of the forward pass; the weights are converted to it.
+
+    Source: THEORY.md section 8.
+    """
+    job = job_of(experiment)
+    model = model.to(dtype).eval()
+    mixing = torch.as_tensor(job.mixing, dtype=dtype)
+    positions = np.arange(experiment.task.tokens)
+    seed, layers, heads = experiment.run.seed, experiment.run.rounds, job.channel.channels
+    parts = []
+    for first in range(prompts.start, prompts.stop, _BATCH):
+        batch = range(first, min(first + _BATCH, prompts.stop))
+        latent = draw_latent(job.prior, seed, batch)
+        tokens = draw_tokens(latent, job.label_noise, seed, batch, positions)
+        noise = np.stack(
+            [
+                np.stack([normals(seed, Purpose.CHANNEL, batch, heads, int(i), layer + 1) for i in positions])
+                for layer in range(layers)
+            ]
+        )  # [layers, N, K, B]
+        with torch.no_grad():
+            estimates = model(
+                torch.as_tensor(np.moveaxis(tokens.inputs, 2, 0), dtype=dtype),
+                torch.as_tensor(tokens.labels.T, dtype=dtype),
+                mixing,
+                job.channel,
+                torch.as_tensor(np.moveaxis(noise, 3, 1), dtype=dtype),
+            )
+        parts.append(np.moveaxis(estimates.double().numpy(), 1, 3))
+    return np.concatenate(parts, axis=3)
+
+
+def prompt_risk(
+    estimates: Float[np.ndarray, "depths rows d B"], experiment: Experiment, prompts: range
+) -> Float[np.ndarray, "depths B"]:
+    """|w - w_i|^2 / E|w|^2 of each prompt, mean over positions."""
+    prior = job_of(experiment).prior
+    truth = draw_latent(prior, experiment.run.seed, prompts).vector
+    return np.asarray(((estimates - truth) ** 2).sum(axis=2).mean(axis=1) / prior.power())

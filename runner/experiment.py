@@ -1,0 +1,251 @@
+"""One frozen Experiment: everything that determines a simulation, checked when it is made."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from runner.errors import UsageError, UsageErrors, nearest
+
+
+class Section(BaseModel):
+    """A table of an experiment file: frozen, strict, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+Model = TypeVar("Model", bound=Section)
+
+
+class PriorSection(Section):
+    """[prior]: what the latent task is drawn from."""
+
+    kind: Literal["tree", "gaussian", "matched_gaussian"] = "tree"
+    levels: int = Field(3, ge=1, le=12)
+    branching: int = Field(2, ge=2, le=64)
+    decay: float = Field(0.8, gt=0, le=10)
+    directions: Literal["orthonormal", "random"] = "orthonormal"
+    jitter: float = Field(0.0, ge=0, lt=1)
+    dim: int = Field(7, ge=1, le=4096)
+
+
+class TaskSection(Section):
+    """[task]: the in-context regression prompts."""
+
+    tokens: int = Field(32, ge=1, le=2**20)
+    label_noise: float = Field(0.1, ge=0, le=1e3)
+    prompts: int = Field(2000, ge=1, le=2**31)
+
+
+class GraphSection(Section):
+    """[graph]: who hears whom."""
+
+    kind: Literal["complete", "causal"] = "complete"
+
+
+class ChannelSection(Section):
+    """[channel]: the bound on a message."""
+
+    channels: int = Field(1, ge=1, le=256)
+    bits: int = Field(24, ge=1, le=48)
+    clip: float = Field(8.0, gt=0, le=1e6)
+    noise: float = Field(0.0, ge=0, le=1e3)
+
+
+class PolicySection(Section):
+    """[policy]: what a token asks and how it believes."""
+
+    kind: Literal["adaptive", "static", "learned"] = "adaptive"
+    control_variate: bool = True
+    order: Literal["codes", "pooled"] = "codes"
+    belief: Literal["joint", "independent"] = "joint"
+
+
+class TransformerSection(Section):
+    """[transformer]: architecture and training of the learned policy."""
+
+    width: int = Field(32, ge=1, le=4096)
+    hidden: int = Field(128, ge=1, le=16384)
+    feedforward: bool = True
+    adaptive_queries: bool = True
+    steps: int | None = Field(None, ge=1, le=10**7)  # by default it grows with depth
+    batch: int = Field(512, ge=1, le=2**20)
+    learning_rate: float = Field(1e-2, gt=0, le=1)
+    seed: int = Field(0, ge=0, lt=2**63)
+
+
+class RunSection(Section):
+    """[run]: how far and where. Engine, actor size and trace change no result."""
+
+    rounds: int = Field(4, ge=0, le=64)
+    engine: Literal["local", "ray"] = "local"
+    tokens_per_actor: int = Field(1, ge=1, le=2**20)
+    seed: int = Field(0, ge=0, lt=2**63)
+    trace: Literal["none", "rounds", "sampled", "full"] = "rounds"
+
+
+class Experiment(Section):
+    """Everything that determines a simulation.
+
+    Example:
+        >>> experiment = Experiment()
+        >>> experiment.task.tokens, experiment.with_values({"task.tokens": 8}).task.tokens
+        (32, 8)
+    """
+
+    prior: PriorSection = PriorSection()
+    task: TaskSection = TaskSection()
+    graph: GraphSection = GraphSection()
+    channel: ChannelSection = ChannelSection()
+    policy: PolicySection = PolicySection()
+    transformer: TransformerSection = TransformerSection()
+    run: RunSection = RunSection()
+
+    def with_values(self, values: Mapping[str, object]) -> Self:
+        """A copy with some dotted keys set, checked anew.
+
+        Raises:
+            UsageErrors: if a key is unknown or a value impossible.
+        """
+        return parse(type(self), self.model_dump(), values)
+
+    def identity(self) -> str:
+        """Stable id: the same for experiments with the same results, on any engine and trace level.
+
+        Example:
+            >>> Experiment().identity() == Experiment().with_values({"run.engine": "ray"}).identity()
+            True
+        """
+        content = self.model_dump(mode="json")
+        for key in ("engine", "tokens_per_actor", "trace"):
+            del content["run"][key]
+        if self.policy.kind != "learned":
+            del content["transformer"]
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=5).hexdigest()
+
+
+def parse(
+    model: type[Model], content: Mapping[str, Any], overrides: Mapping[str, object] | None = None
+) -> Model:
+    """Make a checked model from the content of a file and dotted overrides.
+
+    Raises:
+        UsageErrors: all that is wrong, a line each.
+    """
+    merged = deepcopy(dict(content))
+    for key, value in (overrides or {}).items():
+        *tables, name = key.split(".")
+        target = merged
+        for table in tables:
+            target = target.setdefault(table, {})
+            if not isinstance(target, dict):
+                raise UsageErrors([UsageError(key, value, f"{table} is a value, not a table of keys")])
+        target[name] = value
+    try:
+        return model.model_validate(merged)
+    except ValidationError as failure:
+        errors = [_explain(model, error["loc"], error["input"]) for error in failure.errors()]
+        raise UsageErrors(errors) from None
+
+
+def load(model: type[Model], path: Path, overrides: Mapping[str, object] | None = None) -> Model:
+    """Read a TOML file.
+
+    Raises:
+        UsageErrors: if the file is missing, not TOML, or asks for something impossible.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageErrors([UsageError("file", str(path), "the path of an experiment file (TOML)")]) from None
+    except (OSError, UnicodeDecodeError) as failure:
+        raise UsageErrors(
+            [UsageError("file", str(path), f"a readable text file in TOML ({failure})")]
+        ) from None
+    except tomllib.TOMLDecodeError as failure:
+        raise UsageErrors([UsageError("file", str(path), f"valid TOML; {failure}")]) from None
+    return parse(model, content, overrides)
+
+
+def assignments(settings: Sequence[str]) -> dict[str, object]:
+    """Parse `key=value` overrides; a value is TOML, or else a string.
+
+    Raises:
+        UsageErrors: if one has no `=`.
+
+    Example:
+        >>> assignments(["run.rounds=3", "policy.kind=static"])
+        {'run.rounds': 3, 'policy.kind': 'static'}
+    """
+    values: dict[str, object] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageErrors([UsageError("--set", setting, "key=value, for example run.rounds=3")])
+        try:
+            values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key.strip()] = text
+    return values
+
+
+def _explain(model: type[Section], location: tuple[int | str, ...], given: object) -> UsageError:
+    """One validation error in the words of this project."""
+    key = ".".join(str(part) for part in location)
+    owner: type[Section] = model
+    for depth, part in enumerate(location, 1):
+        name = str(part)
+        if name not in owner.model_fields:
+            known = list(owner.model_fields)
+            return UsageError(key, given, f"the keys {', '.join(known)}", nearest(name, known))
+        found = owner.model_fields[name]
+        if depth == len(location) or not _is_section(found.annotation):
+            break
+        owner = found.annotation  # type: ignore[assignment]
+    return UsageError(key, given, possible(found))
+
+
+def _is_section(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def possible(field: FieldInfo) -> str:
+    """What a field accepts, in words.
+
+    Example:
+        >>> possible(ChannelSection.model_fields["bits"])
+        'an integer from 1 to 48'
+    """
+    annotation = field.annotation
+    if get_origin(annotation) is tuple:
+        return f"a list of {_choices(get_args(annotation)[0])}"
+    if get_origin(annotation) is Literal:
+        return _choices(annotation)
+    if annotation is bool:
+        return "true or false"
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return f"a table with the keys {', '.join(annotation.model_fields)}"
+    words = "an integer" if int in (annotation, *get_args(annotation)) else "a finite number"
+    bounds = []
+    for bound in field.metadata:
+        match bound:
+            case Ge(ge=low):
+                bounds.append(f"from {low}")
+            case Gt(gt=low):
+                bounds.append(f"above {low}")
+            case Le(le=high):
+                bounds.append(f"to {high}")
+            case Lt(lt=high):
+                bounds.append(f"below {high}")
+    return " ".join([words, *bounds])
+
+
+def _choices(annotation: object) -> str:
+    return " | ".join(f'"{value}"' for value in get_args(annotation))

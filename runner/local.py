@@ -1,0 +1,69 @@
+"""The in-process engine: blocks of tokens, one after the other, in this process."""
+
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from agents.token import Sent, System, Tally, step, take_place
+from runner.engine import Outcome, join_reports, join_sent
+from topology.mixing import Mixing
+from topology.placement import blocks
+
+_CACHED = 4096  # token-prompts whose workspaces stay in a processor's cache
+
+
+class LocalEngine:
+    """Plays all tokens in this process, in blocks that fit the cache.
+
+    Attributes:
+        block: tokens in a block; by default as many as keep the workspaces in cache.
+    """
+
+    name = "local"
+
+    def __init__(self, block: int | None = None) -> None:
+        self.block = block
+
+    def play(
+        self, system: System, mixing: Mixing, prompts: range, *, detail: bool = False, messages: bool = False
+    ) -> Iterator[Outcome]:
+        """The rounds 0..L of a batch of prompts, in order."""
+        per_block = self.block or max(1, _CACHED // len(prompts))
+        parts = blocks(mixing.tokens, per_block)
+        places = [take_place(system, part, prompts) for part in parts]
+        states: list[Any] = [None] * len(parts)
+        sent: list[Sent | None] = [None] * len(parts)
+        tallies: list[Tally | None] = [None] * len(parts)
+        clipped = np.zeros((0, system.channel.channels, len(prompts)), dtype=bool)
+        for index in range(system.rounds + 1):
+            began = perf_counter()
+            before = _joined(sent)
+            if before is not None:
+                tallies = _tallies(system, mixing, before, parts)
+            steps = [
+                step(system, place, state, own, tally, index, detail)
+                for place, state, own, tally in zip(places, states, sent, tallies, strict=True)
+            ]
+            states = [result.state for result in steps]
+            sent = [result.sent for result in steps]
+            report = join_reports([result.report for result in steps])
+            yield Outcome(index, report, before if messages else None, clipped, perf_counter() - began)
+            clipped = report.clipped
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _joined(sent: list[Sent | None]) -> Sent | None:
+    present = [block for block in sent if block is not None]
+    return join_sent(present) if present else None
+
+
+def _tallies(system: System, mixing: Mixing, sent: Sent, parts: list[np.ndarray]) -> list[Tally | None]:
+    count = system.policy.codes
+    if mixing.is_shared:
+        shared = Tally(*mixing.tally(sent.codes, sent.wire, count, parts[0]))
+        return [shared] * len(parts)
+    return [Tally(*mixing.tally(sent.codes, sent.wire, count, part)) for part in parts]

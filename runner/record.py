@@ -1,0 +1,248 @@
+"""A run as a folder: a manifest and Parquet tables, written a round at a time.
+
+Every table is a folder of part files, one for each batch of prompts and round, each put in place when it
+is complete: a run that was stopped is readable up to its last complete round. All tables but `timing`
+hold the same bits on every engine.
+"""
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from agents.channel import Channel
+from runner.engine import Outcome
+from runner.experiment import Experiment
+from runner.source import fingerprint
+
+SCHEMA_VERSION = 1
+SAMPLED_PROMPTS = 16  # prompts that trace = "sampled" keeps of all
+
+MESSAGES = pa.schema(
+    {
+        "round": pa.int16(),
+        "sender": pa.int32(),
+        "prompt": pa.int32(),
+        "channel": pa.int16(),
+        "code": pa.int16(),
+        "value": pa.float64(),
+        "wire": pa.int64(),
+        "clipped": pa.bool_(),
+        "bits": pa.int16(),
+    }
+)
+WORKSPACES = pa.schema(
+    {
+        "round": pa.int16(),
+        "position": pa.int32(),
+        "prompt": pa.int32(),
+        "error": pa.float64(),
+        "effective": pa.float64(),
+        "estimate": pa.list_(pa.float64()),
+        "correct": pa.list_(pa.bool_()),
+        "entropy": pa.list_(pa.float64()),
+    }
+)
+PROMPTS = pa.schema({"round": pa.int16(), "prompt": pa.int32(), "risk": pa.float64(), "clipped": pa.int64()})
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """A fresh folder `name`-time below `parent`; never one that exists."""
+    parent.mkdir(parents=True, exist_ok=True)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for attempt in range(1000):
+        folder = parent / (f"{name}-{stamp}" + (f"-{attempt}" if attempt else ""))
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(f"{parent / name}-{stamp}")
+
+
+def predicted_bytes(experiment: Experiment) -> int:
+    """Size of the trace in bytes, before compression."""
+    if experiment.run.trace == "none":
+        return 0
+    rows = experiment.task.tokens * len(traced_prompts(experiment, range(experiment.task.prompts)))
+    rounds = experiment.run.rounds
+    message = 30 * experiment.channel.channels
+    workspace = 34 + 8 * experiment.prior.dim + 9 * experiment.prior.levels
+    return rows * (rounds * message + (rounds + 1) * workspace) + 22 * (rounds + 1) * experiment.task.prompts
+
+
+def traced_prompts(experiment: Experiment, prompts: range) -> range:
+    """The prompts of a batch whose messages and workspaces are stored."""
+    kept = {"none": 0, "rounds": 0, "sampled": SAMPLED_PROMPTS, "full": prompts.stop}[experiment.run.trace]
+    return range(prompts.start, max(prompts.start, min(prompts.stop, kept)))
+
+
+class TraceWriter:
+    """Writes the tables of one run.
+
+    Attributes:
+        folder: where the run is stored.
+        experiment: what is run; its trace level says what is stored.
+        bits: cost of one scalar, address included.
+    """
+
+    def __init__(self, folder: Path, experiment: Experiment, bits: int) -> None:
+        self.folder = folder
+        self._experiment = experiment
+        self._channel = Channel(experiment.channel.channels, experiment.channel.bits, experiment.channel.clip)
+        self._bits = bits
+
+    def manifest(self, status: str, extra: Mapping[str, Any]) -> None:
+        """State what was run, and how far it came."""
+        content = {
+            "schema": SCHEMA_VERSION,
+            "status": status,
+            "experiment": self._experiment.model_dump(mode="json"),
+            "identity": self._experiment.identity(),
+            "code": fingerprint(),
+            "revision": git_revision(),
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            **extra,
+        }
+        write_text(self.folder / "manifest.json", json.dumps(content, indent=2) + "\n")
+
+    def round(self, batch: int, prompts: range, outcome: Outcome, risk: np.ndarray) -> None:
+        """Store one round of one batch of prompts; `risk` is its mean over positions [B]."""
+        if self._experiment.run.trace == "none":
+            return
+        index = outcome.round
+        count = len(prompts)
+        self._part(
+            "prompts",
+            batch,
+            index,
+            PROMPTS,
+            {
+                "round": np.full(count, index),
+                "prompt": np.array(prompts),
+                "risk": risk,
+                "clipped": outcome.clipped.sum(axis=(0, 1)),
+            },
+        )
+        kept = traced_prompts(self._experiment, prompts)
+        if not len(kept):
+            return
+        if outcome.sent is not None:
+            self._part("messages", batch, index, MESSAGES, self._messages(outcome, kept))
+        if outcome.report.detail is not None:
+            self._part("workspaces", batch, index, WORKSPACES, _workspaces(outcome, kept))
+
+    def finish(
+        self,
+        risk: np.ndarray,
+        risk_se: np.ndarray,
+        clipped: np.ndarray,
+        seconds: np.ndarray,
+        bits_per_round: int,
+    ) -> None:
+        """Store the table of rounds, and the clock apart from it; mark the run as complete."""
+        count = len(risk)
+        sent = np.array([0] + [bits_per_round] * (count - 1), dtype=np.int64)
+        if self._experiment.run.trace != "none":
+            rounds = {
+                "round": np.arange(count),
+                "source": ["agents"] * count,
+                "risk": risk,
+                "risk_se": risk_se,
+                "bits": sent,
+                "messages": sent // (self._bits * self._channel.channels),
+                "clipped": clipped,
+            }
+            write_table(self.folder / "rounds.parquet", pa.table(rounds))
+            write_table(
+                self.folder / "timing.parquet",
+                pa.table({"round": np.arange(count), "seconds": seconds}),
+            )
+        self.manifest("complete", {})
+
+    def _part(
+        self, table: str, batch: int, index: int, schema: pa.Schema, columns: Mapping[str, Any]
+    ) -> None:
+        target = self.folder / table
+        target.mkdir(exist_ok=True)
+        write_table(
+            target / f"batch-{batch:05d}-round-{index:03d}.parquet", pa.table(dict(columns), schema=schema)
+        )
+
+    def _messages(self, outcome: Outcome, kept: range) -> dict[str, Any]:
+        sent, count = outcome.sent, len(kept)
+        assert sent is not None
+        codes, wire = sent.codes[:, :, :count], sent.wire[:, :, :count].astype(np.int64)
+        sender, channel, prompt = (axis.ravel() for axis in np.indices(codes.shape))
+        return {
+            "round": np.full(len(sender), outcome.round),
+            "sender": sender,
+            "prompt": prompt + kept.start,
+            "channel": channel,
+            "code": codes.ravel(),
+            "value": wire.ravel() * self._channel.step - self._channel.clip,
+            "wire": wire.ravel(),
+            "clipped": outcome.clipped[:, :, :count].ravel(),
+            "bits": np.full(len(sender), self._bits),
+        }
+
+
+def _workspaces(outcome: Outcome, kept: range) -> dict[str, Any]:
+    detail, count = outcome.report.detail, len(kept)
+    assert detail is not None
+    error = outcome.report.error[:, :count]
+    position, prompt = (axis.ravel() for axis in np.indices(error.shape))
+    effective = outcome.report.effective[:, :count] if outcome.round else np.zeros(error.shape)
+
+    def rows(values: np.ndarray) -> pa.Array:
+        flat = np.moveaxis(values[..., :count], 1, 2)
+        offsets = np.arange(error.size + 1, dtype=np.int32) * flat.shape[2]
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.ravel()))
+
+    return {
+        "round": np.full(error.size, outcome.round),
+        "position": position,
+        "prompt": prompt + kept.start,
+        "error": error.ravel(),
+        "effective": effective.ravel(),
+        "estimate": rows(detail.estimate),
+        "correct": rows(detail.correct),
+        "entropy": rows(detail.entropy),
+    }
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file that appears only when it is whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    pq.write_table(table, partial, compression="zstd")
+    partial.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that appears only when it is whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def git_revision() -> str | None:
+    """Revision of the source, if it is a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

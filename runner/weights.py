@@ -1,0 +1,178 @@
+"""Trained weights: what determines them, what they are, and where they are kept."""
+
+import hashlib
+import math
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from agents.channel import Channel
+from agents.prior import Prior
+from agents.transformer import Architecture, Transformer
+
+_SOURCES = [Path(__file__).parents[1] / name for name in ("agents/transformer.py", "runner/training.py")]
+_SOURCES.append(Path(__file__))  # the schedule is here
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained: AdamW, linear warm-up, cosine to zero, fresh prompts at every step.
+
+    Attributes:
+        steps: number of updates.
+        batch: prompts in each update.
+        learning_rate: at the end of the warm-up.
+        warmup: steps of linear warm-up.
+        betas: decay of AdamW's first and second moments.
+        weight_decay: of AdamW.
+        clip_norm: largest norm of a gradient.
+        auxiliary: weight at first of the mean loss at the inner depths; it falls with the learning rate.
+        seed: of the initial weights and of the prompts.
+    """
+
+    steps: int = 3000
+    batch: int = 512
+    learning_rate: float = 1e-2
+    warmup: int = 100
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    auxiliary: float = 0.3
+    seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, 0 <= step < steps.
+
+        Example:
+            >>> Recipe(steps=100, warmup=10, learning_rate=1.0).rate(9)
+            1.0
+        """
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        share = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return 0.5 * self.learning_rate * (1.0 + math.cos(math.pi * share))
+
+
+def recipe_for(sizes: Architecture, seed: int = 0) -> Recipe:
+    """The recipe that takes a model close to its best on a tree of at most four levels.
+
+    Without hinges there is less to learn, and it is learnt sooner.
+
+    Example:
+        >>> recipe_for(Architecture(dim=7, layers=3)).steps
+        3750
+    """
+    return Recipe(steps=(1250 if sizes.feedforward else 500) * sizes.layers, seed=seed)
+
+
+class Job(NamedTuple):
+    """Everything that determines the weights of one model: the arguments of `train`."""
+
+    prior: Prior
+    label_noise: float
+    channel: Channel
+    mixing: Float[np.ndarray, "rows N"]
+    architecture: Architecture
+    recipe: Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What training gives.
+
+    Attributes:
+        architecture: of the model.
+        state: its weights by name, single precision.
+        losses: (step, mean |w - w_hat|^2 at the last depth since the entry before).
+        seconds: wall time of training.
+    """
+
+    architecture: Architecture
+    state: dict[str, Float[np.ndarray, "..."]]  # arrays, which cross processes by value
+    losses: list[tuple[int, float]]
+    seconds: float
+
+    def model(self) -> Transformer:
+        """The trained transformer, on the CPU."""
+        model = Transformer(self.architecture)
+        model.load_state_dict({name: torch.from_numpy(value) for name, value in self.state.items()})
+        return model
+
+
+def cache_key(
+    prior: Prior,
+    label_noise: float,
+    channel: Channel,
+    mixing: Float[np.ndarray, "rows N"],
+    architecture: Architecture,
+    recipe: Recipe,
+) -> str:
+    """Hash of what determines the weights: the arguments of `train`, the code, torch and its device.
+
+    Args:
+        prior: prior of the task; its atoms, weights and factor count.
+        label_noise: sigma.
+        channel: the bound on a message.
+        mixing: weights A of the locality graph.
+        architecture: sizes and parts of the model.
+        recipe: how it is trained.
+
+    Example:
+        >>> from agents.prior import gaussian
+        >>> ring = np.full((1, 4), 0.25)
+        >>> len(cache_key(gaussian(2), 0.1, Channel(), ring, Architecture(dim=2, layers=1), Recipe()))
+        32
+    """
+    digest = hashlib.sha256()
+    for array in (prior.atoms, prior.weights, prior.factor, mixing):
+        exact = np.ascontiguousarray(array, dtype=np.float64)
+        digest.update(repr(exact.shape).encode() + exact.tobytes())
+    words = [float(label_noise), channel, architecture, recipe, torch.__version__, torch.cuda.is_available()]
+    words += [source.read_text() for source in _SOURCES]
+    digest.update(repr(words).encode())
+    return digest.hexdigest()[:32]
+
+
+def load_cached(folder: Path, key: str) -> Trained | None:
+    """What was saved under a key; None if nothing was."""
+    path = _path(folder, key)
+    if not path.exists():
+        return None
+    content = torch.load(path, map_location="cpu", weights_only=True)  # runs no code of the file
+    return Trained(
+        architecture=Architecture(**content["architecture"]),
+        state={name: value.numpy() for name, value in content["state"].items()},
+        losses=[(int(step), float(loss)) for step, loss in content["losses"]],
+        seconds=content["seconds"],
+    )
+
+
+def save_cached(folder: Path, key: str, trained: Trained) -> Path:
+    """Save under a key: the file appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "architecture": asdict(trained.architecture),
+        "state": {name: torch.from_numpy(value) for name, value in trained.state.items()},
+        "losses": trained.losses,
+        "seconds": trained.seconds,
+    }
+    path = _path(folder, key)
+    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / f"{key}.pt"

@@ -1,0 +1,51 @@
+"""What holds for every test: one thread, checked shapes, a Ray token of its own, the same examples."""
+
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# Before numpy is loaded, here and in what is started from here: timings and the rounding of a matrix
+# product must not depend on how many cores there are.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# Before the packages are loaded: every call is checked against its annotations, and an int is a float
+# as it is for mypy. The pytest option of jaxtyping cannot say the latter for several packages.
+install_import_hook(
+    ["agents", "topology", "analysis"],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
+
+# Clusters are started by the tests, so no token of the user's is read or written.
+_scratch = Path(tempfile.mkdtemp(prefix="tokenfield-"))
+atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
+_token = _scratch / "token"
+_token.touch(mode=0o600)
+_token.write_text(secrets.token_hex(32))
+os.environ["RAY_AUTH_TOKEN_PATH"] = str(_token)
+
+os.environ.pop("RAY_ADDRESS", None)
+
+if TYPE_CHECKING:
+    from runner.cluster import RayEngine
+
+settings.register_profile("ci", derandomize=True, deadline=None, database=None)
+settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session")
+def ray_engine() -> Iterator["RayEngine"]:
+    """One cluster for all tests; its actors are kept from one test to the next."""
+    from runner.cluster import RayEngine
+
+    engine = RayEngine()
+    yield engine
+    engine.close()

@@ -1,0 +1,67 @@
+"""The direction of imports holds, and modules stay small and say what they are about."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jaxtyping import TypeCheckError
+
+from agents.ordered import fold
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("agents", "topology", "runner", "analysis")
+MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+MOST_LINES = 300
+SAYS_NOTHING = {"utils", "util", "helpers", "core", "manager", "common", "misc"}
+
+# The importer of each violation, what it would import, and how the name of its contract ends.
+VIOLATIONS = [
+    ("agents/token.py", "topology.mixing", "which runs agents on a topology"),
+    ("topology/mixing.py", "agents.prior", "which runs agents on a topology"),
+    ("agents/token.py", "runner.guard", "which runs agents on a topology"),
+    ("runner/guard.py", "analysis", "which runs agents on a topology"),
+    ("runner/simulation.py", "runner.comparison", "is called by the command line alone"),
+    ("runner/guard.py", "ray", "the Ray engine and the sweep alone"),
+    ("runner/guard.py", "torch", "its training, evaluation and weights alone"),
+    ("agents/policies/learned.py", "torch.nn", "its training, evaluation and weights alone"),
+    ("analysis/theory/violation.py", "agents.belief", "never an agent or a run"),
+    ("analysis/theory/violation.py", "agents.policies.static", "never an agent or a run"),
+    ("analysis/theory/violation.py", "runner.guard", "never an agent or a run"),
+]
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    command = [sys.executable, "-c", program, "--no-cache", "--no-logo"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_the_direction_of_imports_holds() -> None:
+    done = lint_imports(ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("importer", "imported", "contract"), VIOLATIONS)
+def test_a_violation_breaks_its_contract(importer: str, imported: str, contract: str, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / importer).open("a") as file:
+        file.write(f"\nimport {imported}\n")
+    done = lint_imports(tmp_path)
+    assert done.returncode == 1
+    assert f"{contract} BROKEN" in " ".join(done.stdout.split()), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_module_is_small_and_its_name_says_what_it_is_about(path: Path) -> None:
+    assert path.stem not in SAYS_NOTHING
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+def test_shapes_in_annotations_are_checked_while_tests_run() -> None:
+    with pytest.raises(TypeCheckError, match="n m B"):
+        fold(np.zeros(3))

@@ -1,0 +1,154 @@
+"""The belief is the exact posterior: oracles enumerate the atoms with dense matrices."""
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from agents.belief import Inference
+from agents.codebook import pooled, principal
+from agents.prior import Prior, gaussian, matched_gaussian, tree
+
+SIGMA, CHANNEL, N = 0.3, 0.5, 20.0
+PRIORS = {
+    "binary": tree(3, 2, 0.8, 7),
+    "ternary": tree(2, 3, 0.7, 8),
+    "random directions": tree(3, 2, 0.9, 4, "random", seed=5),
+    "ternary random": tree(2, 3, 0.9, 5, "random", seed=6),
+    "jittered": tree(2, 2, 0.8, 4, jitter=0.3),
+    "gaussian": gaussian(5),
+    "matched": matched_gaussian(tree(2, 3, 0.7, 9)),
+}
+
+
+def oracle(
+    prior: Prior, queries: np.ndarray, controls: np.ndarray, values: np.ndarray, joint: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Posterior weights, mean and covariance of w, by enumeration, for offsets that are known.
+
+    Fields y = U w + noise; noise under atom m from E[q_t q_s'] = (mu - v_t)(mu - v_s)' + S.
+    """
+    shared = prior.factor @ prior.factor.T
+    rounds = len(values)
+    logs, means, covariances = [], [], []
+    for weight, atom in zip(prior.weights, prior.atoms, strict=True):
+        noise = np.zeros((rounds, rounds))
+        for t in range(rounds):
+            for s in range(rounds):
+                second = np.outer(atom - controls[t], atom - controls[s]) + shared
+                noise[t, s] = queries[t] @ queries[s] * (np.trace(second) + SIGMA**2)
+                noise[t, s] += queries[t] @ second.T @ queries[s]
+        noise += CHANNEL * np.eye(rounds)
+        if not joint:
+            noise = np.diag(np.diag(noise))
+        total = queries @ shared @ queries.T + noise / N
+        logs.append(np.log(weight) + multivariate_normal.logpdf(values, queries @ atom, total))
+        gain = shared @ queries.T @ np.linalg.inv(total)
+        means.append(atom + gain @ (values - queries @ atom))
+        covariances.append(shared - gain @ queries @ shared)
+    weights = np.exp(np.array(logs) - max(logs))
+    weights /= weights.sum()
+    mean = weights @ np.array(means)
+    spread = np.array(means) - mean
+    covariance = np.einsum("m,mij->ij", weights, np.array(covariances)) + (spread.T * weights) @ spread
+    return weights, mean, covariance
+
+
+@pytest.mark.parametrize("joint", [True, False])
+@pytest.mark.parametrize("name", PRIORS)
+def test_posterior_without_control_is_that_of_enumeration(name: str, joint: bool) -> None:
+    prior = PRIORS[name]
+    book = principal(prior)
+    generator = np.random.default_rng(1)
+    codes = generator.integers(0, len(book), (6, 3))
+    values = generator.normal(size=(6, 3)) * 0.5
+    inference = Inference(prior, book, SIGMA, CHANNEL, joint)
+    belief = inference.start(1, 3)
+    for code, value in zip(codes, values, strict=True):
+        fields = (code[None, None], value[None, None], np.full((1, 1, 3), N))
+        belief = inference.hear(belief, *fields, None)
+    for column in range(3):
+        queries = book.directions[codes[:, column]]
+        controls = np.zeros((6, prior.dim))
+        weights, mean, covariance = oracle(prior, queries, controls, values[:, column], joint)
+        np.testing.assert_allclose(belief.atoms()[0, :, column], weights, rtol=1e-7, atol=1e-12)
+        np.testing.assert_allclose(inference.estimate(belief)[0, :, column], mean, rtol=1e-7, atol=1e-12)
+        forms = np.einsum("cd,de,ce->c", book.directions, covariance, book.directions)
+        np.testing.assert_allclose(inference.variances(belief)[0, :, column], forms, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("name", ["binary", "ternary", "random directions", "ternary random"])
+def test_posterior_with_control_is_that_of_enumeration(name: str, channels: int) -> None:
+    prior = PRIORS[name]
+    book = principal(prior)
+    generator = np.random.default_rng(2)
+    inference = Inference(prior, book, SIGMA, CHANNEL)
+    belief = inference.start(1, 1)
+    queries, controls, heard = [], [], []
+    for _ in range(4):
+        control = inference.estimate(belief)
+        code = generator.choice(len(book), channels, replace=False)
+        values = 0.5 * generator.normal(size=channels)
+        belief = inference.hear(
+            belief, code[None, :, None], values[None, :, None], np.full((1, channels, 1), N), control
+        )
+        queries += list(book.directions[code])
+        controls += [control[0, :, 0]] * channels
+        heard += list(values)
+    weights, mean, _ = oracle(prior, np.array(queries), np.array(controls), np.array(heard))
+    np.testing.assert_allclose(belief.atoms()[0, :, 0], weights, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(inference.estimate(belief)[0, :, 0], mean, rtol=1e-6, atol=1e-12)
+
+
+def test_repeating_a_question_without_control_and_noise_tells_nothing() -> None:
+    prior = PRIORS["binary"]
+    inference = Inference(prior, principal(prior), 0.1, 0.0)
+    belief = inference.start(1, 1)
+    fields = (np.zeros((1, 1, 1), dtype=int), np.full((1, 1, 1), 0.3), np.full((1, 1, 1), 16.0))
+    once = inference.hear(belief, *fields, None)
+    again = inference.hear(once, *fields, None)
+    np.testing.assert_allclose(again.atoms(), once.atoms(), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "matched"])
+@pytest.mark.parametrize("with_control", [True, False])
+def test_variance_of_a_gaussian_does_not_depend_on_what_is_heard(name: str, with_control: bool) -> None:
+    prior = PRIORS[name]
+    inference = Inference(prior, principal(prior), SIGMA, CHANNEL)
+    variances = []
+    for seed in (0, 1):
+        generator = np.random.default_rng(seed)
+        belief = inference.start(1, 1)
+        for code in (0, 1, 0, 2):
+            control = inference.estimate(belief) if with_control else None
+            value = generator.normal(size=(1, 1, 1))
+            belief = inference.hear(belief, np.full((1, 1, 1), code), value, np.full((1, 1, 1), N), control)
+        variances.append(inference.variances(belief))
+    np.testing.assert_array_equal(*variances)
+
+
+def test_a_field_of_no_token_changes_nothing() -> None:
+    prior = PRIORS["jittered"]
+    inference = Inference(prior, pooled(prior), SIGMA, CHANNEL)
+    belief = inference.start(2, 3)
+    codes, nothing = np.zeros((2, 1, 3), dtype=int), np.zeros((2, 1, 3))
+    after = inference.hear(belief, codes, nothing, nothing, None)
+    np.testing.assert_array_equal(inference.estimate(after), inference.estimate(belief))
+    np.testing.assert_array_equal(inference.variances(after), inference.variances(belief))
+
+
+def test_variances_never_grow_negative_over_many_rounds() -> None:
+    """The covariance of rounds stays positive, with jitter and with questions asked again and again."""
+    prior = PRIORS["jittered"]
+    book = principal(prior)
+    inference = Inference(prior, book, 0.1, 1e-6)
+    generator = np.random.default_rng(3)
+    for with_control in (True, False):
+        belief = inference.start(1, 200)
+        for _ in range(12):
+            codes = generator.integers(0, len(book), (1, 1, 200))
+            values = 0.3 * generator.normal(size=(1, 1, 200))
+            control = inference.estimate(belief) if with_control else None
+            belief = inference.hear(belief, codes, values, np.full((1, 1, 200), N), control)
+            assert inference.variances(belief).min() > -1e-12
+            assert np.isfinite(inference.estimate(belief)).all()
