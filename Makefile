@@ -10,10 +10,10 @@ MAKEFLAGS += --no-print-directory
 
 help:
 	@echo "make setup   install tokenfield and its tools into $(VENV), with the pinned versions"
-	@echo "make demo    compare agents, theory and optimum on a small example"
+	@echo "make demo    compare theory, agents and trained transformers on a tree"
 	@echo "make test    run the tests; narrow them with ARGS, as in make test ARGS='-k guard'"
 	@echo "make lint    check style, types and the direction of imports"
-	@echo "make bench   measure the speed of a round"
+	@echo "make bench   measure rounds on Ray against what Ray can do"
 	@echo
 	@echo "PYTHON=...   the interpreter that makes $(VENV): 3.11 or newer (now: $(PYTHON))"
 

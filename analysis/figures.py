@@ -23,11 +23,18 @@ POLICY_COLOURS = {
     "feedforward": "#CC79A7",
     "linear": "#E69F00",
 }
+# Shapes tell policies apart without colour, and open ones let a coinciding point be seen through.
+POLICY_MARKERS: dict[str, dict[str, Any]] = {
+    "adaptive": {"marker": "o", "markersize": 4.5},
+    "static codes": {"marker": "s", "markersize": 8, "markerfacecolor": "none"},
+    "static codes, no cv": {"marker": "s", "markersize": 5.5},
+    "static pooled, no cv": {"marker": "^", "markersize": 6},
+}
 POLICY_NAMES = {
     "adaptive": "adaptive",
     "static codes": "static codes",
-    "static codes, no cv": "static codes",
-    "static pooled, no cv": "static pooled",
+    "static codes, no cv": "static codes, no cv",
+    "static pooled, no cv": "static pooled, no cv",
     "feedforward": "with feedforward",
     "linear": "without feedforward",
 }
@@ -94,19 +101,21 @@ def _panel(axis: Axes, rows: pd.DataFrame, prior: str) -> None:
     for policy in shown or [name for name in dict.fromkeys(rows["policy"]) if name in POLICY_COLOURS]:
         colour = POLICY_COLOURS[policy]
         theory = _select(rows, "theory", policy)
-        axis.plot(theory["depth"], theory["risk"], color=colour, linewidth=1.6, zorder=2)
+        line: Any = "--" if policy == "static codes" else "-"
+        axis.plot(theory["depth"], theory["risk"], line, color=colour, linewidth=1.6, zorder=2)
         agents = _select(rows, "agents", policy)
+        marks = POLICY_MARKERS.get(policy, POLICY_MARKERS["adaptive"])
         axis.errorbar(
-            agents["depth"], agents["risk"], 2 * agents["risk_se"], fmt="o", color=colour, markersize=5,
-            capsize=3, linestyle="none", zorder=3,
+            agents["depth"], agents["risk"], 2 * agents["risk_se"], color=colour, capsize=3,
+            linestyle="none", zorder=3, **marks,
         )  # fmt: skip
-        handles.append(Line2D([], [], color=colour, marker="o", markersize=5, label=POLICY_NAMES[policy]))
-    for policy, offset in (("feedforward", 0.09), ("linear", 0.09)):
+        handles.append(Line2D([], [], color=colour, linestyle=line, label=POLICY_NAMES[policy], **marks))
+    for policy in ("feedforward", "linear"):
         trained = _select(rows, "transformer", policy)
         if trained.empty:
             continue
         axis.errorbar(
-            trained["depth"] + offset, trained["risk"], 2 * trained["risk_se"], fmt="D",
+            trained["depth"] + 0.09, trained["risk"], 2 * trained["risk_se"], fmt="D",
             color=POLICY_COLOURS[policy], markerfacecolor="white", markersize=6, markeredgewidth=1.6,
             linestyle="none", capsize=3, zorder=4,
         )  # fmt: skip

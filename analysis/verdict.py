@@ -24,7 +24,9 @@ def sentence(rows: pd.DataFrame, max_difference: float | None, null_gap: tuple[f
     parts = [_agents(agents, depth)]
     worst = largest_z(rows)
     if worst is not None:
-        parts.append(f"theory and agents differ by at most {worst:.1f} standard errors")
+        parts.append(
+            f"theory and agents differ by at most {worst[0]:.1f} standard errors in {worst[1]} pairs"
+        )
     trained = here[here["source"] == "transformer"]
     if not trained.empty:
         parts.append(_transformers(trained, agents, min(3, int(trained["depth"].max()))))
@@ -37,17 +39,21 @@ def sentence(rows: pd.DataFrame, max_difference: float | None, null_gap: tuple[f
     return "; ".join(parts) + "."
 
 
-def largest_z(rows: pd.DataFrame) -> float | None:
-    """Largest |z| between theory and agents over all rounds, policies and priors that have both."""
+def largest_z(rows: pd.DataFrame) -> tuple[float, int] | None:
+    """Largest |z| between theory and agents, over how many risks; rounds after 0, all policies and priors.
+
+    The pairs of one prior share their prompts, so they are far from independent.
+    """
     keys = ["prior", "policy", "depth"]
-    both = rows[rows["source"] == "theory"].merge(rows[rows["source"] == "agents"], on=keys)
+    heard = rows[rows["depth"] > 0]
+    both = heard[heard["source"] == "theory"].merge(heard[heard["source"] == "agents"], on=keys)
     if both.empty:
         return None
     left, left_error, right, right_error = (
         both[name].to_numpy() for name in ("risk_x", "risk_se_x", "risk_y", "risk_se_y")
     )
     scores = z_scores(left, left_error, right, right_error)
-    return float(np.abs(scores).max())
+    return float(np.abs(scores).max()), len(scores)
 
 
 def _agents(agents: pd.DataFrame, depth: int) -> str:

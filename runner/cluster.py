@@ -10,7 +10,6 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ import ray
 from agents.token import Place, Sent, Step, System, Tally, step, take_place
 from runner.engine import Outcome, join_reports, join_sent
 from runner.errors import RunFailed, UsageError, UsageErrors
-from runner.source import PACKAGES, fingerprint
+from runner.source import PACKAGES, fingerprint, folder_of
 from topology.mixing import Mixing
 from topology.placement import blocks
 
@@ -76,11 +75,10 @@ def connect(address: str | None = None) -> bool:
     if ray.is_initialized():
         return False
     named = address or os.environ.get("RAY_ADDRESS")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     if named:
         _knock(named)
-        folders = [str(Path(str(__import__(name).__file__)).parent) for name in PACKAGES]
+        folders = [str(folder_of(name)) for name in PACKAGES]
         try:
             ray.init(
                 address=named,
@@ -93,9 +91,6 @@ def connect(address: str | None = None) -> bool:
                 [UsageError("--address", named, f"the address of a running Ray cluster ({failure})")]
             ) from None
         return False
-    # Metrics cost a fifth of the rounds. A worker for each actor may start at once: one actor, one process.
-    os.environ.setdefault("RAY_enable_metrics_collection", "0")
-    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "1024")
     ray.init(
         num_cpus=os.cpu_count(),
         include_dashboard=False,

@@ -142,6 +142,7 @@ def caption(experiment: Experiment) -> str:
         "points: agents, joint Bayesian decoder",
         "diamonds: trained transformers",
         f"bars: two standard errors over {task.prompts:,} prompts",
+        "cv: control variate",
     )
     return "   |   ".join(parts) + "\n" + "; ".join(marks)
 

@@ -91,18 +91,17 @@ def print_facts(facts: dict[str, Any]) -> None:
 def print_comparison(rows: pd.DataFrame) -> None:
     """One table: risk ± standard error, by prior, source and depth."""
     depths = sorted(rows["depth"].unique())
-    table = Table(
-        "source", "policy", *(f"depth {depth}" for depth in depths), box=SIMPLE_HEAD,
-        title="risk / E|w|² ± standard error",
-    )  # fmt: skip
+    table = Table(box=SIMPLE_HEAD, title="risk / E|w|² ± standard error", title_justify="left")
+    for heading in ("source", "policy", *(f"depth {depth}" for depth in depths)):
+        table.add_column(heading, no_wrap=True)
     for prior, part in rows.groupby("prior", sort=False):
         table.add_section()
         table.add_row(f"[bold]{str(prior).replace('_', ' ')}[/bold]")
         for (source, policy), group in part.groupby(["source", "policy"], sort=False):
             cells = {
-                int(depth): f"{risk:.4f} ± {error:.4f}"
+                int(depth): f"{risk:.4f}±{error:.4f}"
                 for depth, risk, error in zip(group["depth"], group["risk"], group["risk_se"], strict=True)
             }
             table.add_row(str(source), str(policy), *(cells.get(depth, "") for depth in depths))
-    width = 46 + 18 * len(depths)  # a narrower terminal would break every cell
+    width = 50 + 17 * len(depths)  # a narrower terminal breaks lines, but cuts no number
     Console(width=max(Console().width, width)).print(table)

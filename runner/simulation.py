@@ -1,5 +1,6 @@
 """Run one experiment on an engine: batches of prompts, rounds, records, the risk."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from runner.display import Display
 from runner.engine import Engine, Outcome
 from runner.experiment import Experiment
 from runner.local import LocalEngine
+from runner.ray_environment import prepare
 from runner.record import TraceWriter, new_folder, traced_prompts
 
 _BATCH_BYTES = 2**30  # workspaces of a batch of prompts stay below this, and below a quarter of what is free
@@ -102,7 +104,7 @@ def simulate(
     Example:
         >>> small = Experiment().with_values({"task.prompts": 200, "task.tokens": 16})
         >>> simulate(small).risk.round(2).tolist()[:2]
-        [1.0, 0.53]
+        [1.0, 0.51]
     """
     experiment = experiment or Experiment()
     check(experiment)
@@ -119,6 +121,7 @@ def engine_of(experiment: Experiment, address: str | None = None, display: Displ
     """The engine that the experiment names; Ray is imported only if it is wanted."""
     if experiment.run.engine == "local":
         return LocalEngine()
+    prepare(joining=bool(address or os.environ.get("RAY_ADDRESS")))
     from runner.cluster import RayEngine
 
     return RayEngine(experiment.run.tokens_per_actor, address, display)

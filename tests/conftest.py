@@ -44,6 +44,9 @@ settings.load_profile("ci")
 @pytest.fixture(scope="session")
 def ray_engine() -> Iterator["RayEngine"]:
     """One cluster for all tests; its actors are kept from one test to the next."""
+    from runner.ray_environment import prepare
+
+    prepare(joining=False)
     from runner.cluster import RayEngine
 
     engine = RayEngine()
