@@ -26,7 +26,7 @@ from runner.display import Display
 from runner.errors import RunFailed, UsageError, UsageErrors, nearest
 from runner.experiment import Experiment, assignments, load
 from runner.plan import Comparison
-from runner.record import predicted_bytes
+from runner.record import check_room, predicted_bytes
 from runner.simulation import engine_of, simulate
 
 app = typer.Typer(
@@ -93,6 +93,7 @@ def run(
     with clean_stdout(as_json) as answer:
         experiment = _load(file, settings).experiment()
         check(experiment)
+        check_room(experiment, out)
         display = Display()
         learned = _learned(experiment, out, display) if experiment.policy.kind == "learned" else None
         with _engine(experiment, address, display) as engine:

@@ -7,6 +7,7 @@ hold the same bits on every engine.
 
 import json
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 
 from agents.channel import Channel
 from runner.engine import Outcome
+from runner.errors import UsageError, UsageErrors
 from runner.experiment import Experiment
 from runner.source import fingerprint
 
@@ -78,6 +80,23 @@ def predicted_bytes(experiment: Experiment) -> int:
     return rows * (rounds * message + (rounds + 1) * workspace) + 22 * (rounds + 1) * experiment.task.prompts
 
 
+def check_room(experiment: Experiment, folder: Path) -> None:
+    """Refuse a trace that does not fit on the disk.
+
+    Raises:
+        UsageErrors: with the size of the trace and the room there is.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    needed, free = predicted_bytes(experiment), shutil.disk_usage(folder).free
+    if needed > free:
+        possible = (
+            f"a trace that fits into {free / 2**30:.1f} GiB of free disk; this one takes up to "
+            f"{needed / 2**30:.1f} GiB"
+        )
+        advice = 'Set run.trace = "sampled", or name another disk with --out'
+        raise UsageErrors([UsageError("run.trace", experiment.run.trace, possible, advice)])
+
+
 def traced_prompts(experiment: Experiment, prompts: range) -> range:
     """The prompts of a batch whose messages and workspaces are stored."""
     kept = {"none": 0, "rounds": 0, "sampled": SAMPLED_PROMPTS, "full": prompts.stop}[experiment.run.trace]
@@ -91,15 +110,17 @@ class TraceWriter:
         folder: where the run is stored.
         experiment: what is run; its trace level says what is stored.
         bits: cost of one scalar, address included.
+        engine: name of the engine that plays the rounds.
     """
 
-    def __init__(self, folder: Path, experiment: Experiment, bits: int) -> None:
+    def __init__(self, folder: Path, experiment: Experiment, bits: int, engine: str) -> None:
         self.folder = folder
+        self._engine = engine
         self._experiment = experiment
         self._channel = Channel(experiment.channel.channels, experiment.channel.bits, experiment.channel.clip)
         self._bits = bits
 
-    def manifest(self, status: str, extra: Mapping[str, Any]) -> None:
+    def manifest(self, status: str) -> None:
         """State what was run, and how far it came."""
         content = {
             "schema": SCHEMA_VERSION,
@@ -110,7 +131,7 @@ class TraceWriter:
             "revision": git_revision(),
             "python": platform.python_version(),
             "numpy": np.__version__,
-            **extra,
+            "engine": self._engine,
         }
         write_text(self.folder / "manifest.json", json.dumps(content, indent=2) + "\n")
 
@@ -166,7 +187,7 @@ class TraceWriter:
                 self.folder / "timing.parquet",
                 pa.table({"round": np.arange(count), "seconds": seconds}),
             )
-        self.manifest("complete", {})
+        self.manifest("complete")
 
     def _part(
         self, table: str, batch: int, index: int, schema: pa.Schema, columns: Mapping[str, Any]

@@ -23,7 +23,7 @@ from runner.engine import Engine, Outcome
 from runner.experiment import Experiment
 from runner.local import LocalEngine
 from runner.ray_environment import prepare
-from runner.record import TraceWriter, new_folder, traced_prompts
+from runner.record import TraceWriter, check_room, new_folder, traced_prompts
 
 _BATCH_BYTES = 2**30  # workspaces of a batch of prompts stay below this, and below a quarter of what is free
 
@@ -108,6 +108,8 @@ def simulate(
     """
     experiment = experiment or Experiment()
     check(experiment)
+    if out is not None:
+        check_room(experiment, Path(out))
     owned = engine is None
     engine = engine or engine_of(experiment)
     try:
@@ -144,8 +146,8 @@ def _play(
     writer = None
     if out is not None:
         folder = new_folder(Path(out), f"{name}-{experiment.identity()}")
-        writer = TraceWriter(folder, experiment, bits // channel.channels)
-        writer.manifest("running", {"engine": engine.name})
+        writer = TraceWriter(folder, experiment, bits // channel.channels, engine.name)
+        writer.manifest("running")
     rounds = system.rounds + 1
     prompt_risk = np.empty((rounds, len(prompts)))
     position_sum = np.zeros((rounds, mixing.tokens))

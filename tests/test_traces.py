@@ -8,6 +8,7 @@ import pytest
 
 from analysis.traces import open_run
 from runner.engine import Outcome
+from runner.errors import UsageErrors
 from runner.experiment import Experiment
 from runner.record import SAMPLED_PROMPTS, predicted_bytes
 from runner.simulation import simulate
@@ -89,6 +90,13 @@ def test_the_predicted_size_bounds_the_size(level: str, tmp_path: Path) -> None:
     size = sum(path.stat().st_size for path in parts)
     overhead = 6000 * len(parts)  # schema and footer of a Parquet file
     assert size <= predicted_bytes(experiment) + overhead
+
+
+def test_a_trace_that_does_not_fit_is_refused_before_the_run(tmp_path: Path) -> None:
+    huge = SMALL.with_values({"run.trace": "full", "task.prompts": 2**31, "task.tokens": 1000})
+    with pytest.raises(UsageErrors, match=r"run\.trace = 'full' .* GiB of free disk"):
+        simulate(huge, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_runs_of_one_experiment_take_two_folders(tmp_path: Path) -> None:
