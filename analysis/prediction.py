@@ -29,13 +29,23 @@ def predict(experiment: Experiment, samples: int, form: Form = "exact") -> Predi
         >>> predict(Experiment(), samples=500).risk.round(1).tolist()
         [1.0, 0.5, 0.2, 0.0, 0.0]
     """
+    return evolve(setting_of(experiment), form, samples, seed=experiment.run.seed)
+
+
+def setting_of(experiment: Experiment) -> Setting:
+    """The experiment as state evolution sees it.
+
+    Raises:
+        ValueError: if the policy is learned, or the graph is not complete.
+    """
     if experiment.graph.kind != "complete":
         raise ValueError("state evolution is written for the complete graph")
     prior, mixing, channel = prior_of(experiment), mixing_for(experiment), channel_of(experiment)
-    policy = policy_of(experiment, prior, mixing)
-    if not isinstance(policy, Bayesian):
+    if experiment.policy.kind == "learned":
         raise ValueError("state evolution needs a policy that holds a belief: adaptive or static")
-    setting = Setting(
+    policy = policy_of(experiment, prior, mixing)
+    assert isinstance(policy, Bayesian)
+    return Setting(
         prior=prior,
         codebook=policy.inference.codebook,
         policy="static" if isinstance(policy, Static) else "adaptive",
@@ -46,10 +56,10 @@ def predict(experiment: Experiment, samples: int, form: Form = "exact") -> Predi
         label_noise=experiment.task.label_noise,
         message_noise_variance=channel.noise**2,
         step=channel.step,
+        clip=channel.clip,
         control_variate=policy.control_variate,
         joint=policy.inference.joint,
     )
-    return evolve(setting, form, samples, seed=experiment.run.seed)
 
 
 def infinite_tokens(experiment: Experiment) -> Float[np.ndarray, " rounds"] | None:

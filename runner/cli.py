@@ -17,6 +17,7 @@ from runner.console import (
     clean_stdout,
     finite,
     print_comparison,
+    print_curves,
     print_facts,
     print_risk,
     print_run,
@@ -178,6 +179,38 @@ def compare(
         else:
             print_comparison(result.rows)
             print(f"\nfigure: {result.figure}\ntraces: {result.folder}\n\n{result.sentence}")
+
+
+@app.command()
+def theory(
+    file: FileArgument,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+    out: OutOption = Path("runs"),
+    precision: Annotated[
+        int, typer.Option("--precision", min=2, help="Monte-Carlo samples of state evolution.")
+    ] = 20_000,
+    figure: Annotated[bool, typer.Option("--figure", help="Draw how depth follows from structure.")] = False,
+) -> None:
+    """Predict risk, limits and optimum without running an agent."""
+    with clean_stdout(as_json) as answer:
+        experiment = _load(file, settings).experiment()
+        check(experiment)
+        from runner.theory import foretell, remarks, rows_of
+
+        foretold = foretell(experiment, precision)
+        paths = []
+        if figure:
+            from runner.theory_figures import draw_figures
+
+            paths = draw_figures(experiment, out, max(2, precision // 10), Display())
+        if as_json:
+            answer({**foretold.answer(), "figures": [str(path) for path in paths]})
+            return
+        print_curves(rows_of(foretold))
+        print("\n".join(remarks(foretold)))
+        for path in paths:
+            print(f"figure: {path}")
 
 
 @app.command(name="check")

@@ -105,3 +105,16 @@ def print_comparison(rows: pd.DataFrame) -> None:
             table.add_row(str(source), str(policy), *(cells.get(depth, "") for depth in depths))
     width = 50 + 17 * len(depths)  # a narrower terminal breaks lines, but cuts no number
     Console(width=max(Console().width, width)).print(table)
+
+
+def print_curves(rows: list[tuple[str, list[float], list[float] | None]]) -> None:
+    """One line for each prediction, a column for each round."""
+    table = Table(box=SIMPLE_HEAD, title="risk / E|w|² ± standard error", title_justify="left")
+    for heading in ("prediction", *(f"round {index}" for index in range(len(rows[0][1])))):
+        table.add_column(heading, no_wrap=True)
+    for name, curve, errors in rows:
+        cells = [f"{value:.4f}" for value in curve]
+        if errors is not None:
+            cells = [f"{cell}±{error:.4f}" for cell, error in zip(cells, errors, strict=True)]
+        table.add_row(name, *cells)
+    Console(width=max(Console().width, 30 + 17 * len(rows[0][1]))).print(table)

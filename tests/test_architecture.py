@@ -23,7 +23,7 @@ VIOLATIONS = [
     ("topology/mixing.py", "agents.prior", "which runs agents on a topology"),
     ("agents/token.py", "runner.guard", "which runs agents on a topology"),
     ("runner/guard.py", "analysis", "which runs agents on a topology"),
-    ("runner/simulation.py", "runner.comparison", "is called by the command line alone"),
+    ("runner/simulation.py", "runner.comparison", "called by the command line"),
     ("runner/guard.py", "ray", "the Ray engine and the sweep alone"),
     ("runner/guard.py", "torch", "training, evaluation, weights alone"),
     ("agents/policies/learned.py", "torch.nn", "training, evaluation, weights alone"),

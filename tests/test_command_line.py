@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from runner.cli import main
+from commands import run
 
 ROOT = Path(__file__).parents[1]
 FAST = ["--set", "task.prompts=50", "--set", "run.engine=local"]
@@ -33,15 +32,6 @@ MISTAKES = [
     (["--set", "task.tokens.x=1"], ["task.tokens.x = 1", "not a table"]),
     (["--set", "compare.policies=['clever']"], ["compare.policies", "a list of"]),
 ]
-
-
-def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["tokenfield", *arguments])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 @pytest.mark.parametrize("command", ["run", "check"])

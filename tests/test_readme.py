@@ -13,6 +13,8 @@ from analysis.prediction import predict
 from runner.cli import app
 from runner.experiment import Experiment, parse
 from runner.plan import Comparison
+from runner.simulation import simulate
+from runner.theory import foretell
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,6 +52,34 @@ def test_the_figure_and_the_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"make (demo|test|lint|bench)", README)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_what_is_said_of_the_optimum_and_of_codes_is_what_is_computed() -> None:
+    demo = Experiment().with_values({"channel.noise": 1.0, "channel.bits": 16})
+    foretold = foretell(demo, precision=1000)
+    assert foretold.greedy_over_optimal is not None
+    assert foretold.code_loss is not None
+    quiet = foretell(demo.with_values({"channel.noise": 0.0, "run.rounds": 3}), precision=1000)
+    assert quiet.greedy_over_optimal is not None
+    assert 2.0 < quiet.greedy_over_optimal[3] < 3.0, "over twice the optimal risk"
+    within = re.search(r"greedy policy is within (\d+) % of the optimum", README)
+    loses = re.search(r"the best code has ([\d.]+) times its risk", README)
+    assert within is not None
+    assert loses is not None
+    assert round(100 * (max(foretold.greedy_over_optimal) - 1)) == int(within[1])
+    assert round(foretold.code_loss, 2) == float(loses[1])
+
+
+@pytest.mark.statistical
+def test_a_coarse_quantiser_costs_the_theory_as_much_as_is_said() -> None:
+    """The README says 2 % at 2 bits and a clip of 2; measured over the first two rounds, where it is seen."""
+    coarse = Experiment().with_values(
+        {"channel.noise": 1.0, "channel.bits": 2, "channel.clip": 2.0, "task.prompts": 8000, "run.rounds": 2}
+    )
+    simulated, predicted = simulate(coarse), predict(coarse, 40_000)
+    deviation = simulated.risk[1:] / predicted.risk[1:] - 1
+    error = np.hypot(simulated.risk_se / simulated.risk, predicted.risk_se / predicted.risk)[1:]
+    assert (np.abs(deviation) <= 0.02 + 4 * error).all()
 
 
 @pytest.mark.statistical

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from agents.codebook import pooled, principal
 from agents.prior import amplitudes, gaussian, matched_gaussian, tree
-from analysis.theory import closed_forms
+from analysis.theory import closed_forms, linear_attention
 
 FALSE_ALARM = 1e-4
 
@@ -132,9 +132,9 @@ def test_one_linear_attention_layer_reaches_its_closed_form_at_the_best_step(dim
     x = generator.standard_normal((prompts, context, dim))
     y = np.einsum("bnd,bd->bn", x, w) + label_noise * generator.standard_normal((prompts, context))
     gradient = np.einsum("bn,bnd->bd", y, x) / context
-    best = closed_forms.linear_attention_step(context, dim, label_noise)
+    best = linear_attention.linear_attention_step(context, dim, label_noise)
     errors = ((w - best * gradient) ** 2).sum(axis=1)
-    expected = closed_forms.linear_attention_risk(context, dim, label_noise)
+    expected = linear_attention.linear_attention_risk(context, dim, label_noise)
     # The derivative of the squared error in the step has mean zero at the best step.
     slope = ((best * gradient - w) * gradient).sum(axis=1)
     z = [
@@ -142,6 +142,63 @@ def test_one_linear_attention_layer_reaches_its_closed_form_at_the_best_step(dim
         slope.mean() / (slope.std() / np.sqrt(prompts)),
     ]
     assert np.abs(z).max() < quantile(2)
+
+
+def anisotropic(dim, rank):
+    """Input covariance with condition number 10 and a task of low rank, in unrelated frames."""
+    generator = np.random.default_rng(24)
+    turn = np.linalg.qr(generator.standard_normal((dim, dim)))[0]
+    factor = generator.standard_normal((dim, rank)) / np.sqrt(rank)
+    return (turn * np.geomspace(0.3, 3.0, dim)) @ turn.T, factor
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("scalar", [True, False])
+@pytest.mark.parametrize(("dim", "context", "label_noise", "rank"), [(4, 12, 0.5, 4), (3, 5, 0.0, 2)])
+def test_one_layer_on_anisotropic_inputs_reaches_its_closed_form_and_is_best(
+    scalar, dim, context, label_noise, rank
+):
+    inputs, factor = anisotropic(dim, rank)
+    generator, prompts = np.random.default_rng(25), 40_000
+    w = generator.standard_normal((prompts, rank)) @ factor.T
+    x = generator.standard_normal((prompts, context, dim)) @ np.linalg.cholesky(inputs).T
+    y = np.einsum("bnd,bd->bn", x, w) + label_noise * generator.standard_normal((prompts, context))
+    field = np.einsum("bn,bnd->bd", y, x) / context
+    layer = linear_attention.anisotropic_layer(inputs, factor @ factor.T, context, label_noise, scalar)
+    error = w - field @ layer.matrix.T
+    # Expected derivatives of the squared error are zero at the best step, and at the best matrix.
+    slopes = ((error @ inputs) * field).sum(axis=1)[:, None] if scalar else error[:, :, None] * field[:, None]
+    samples = [
+        ((error @ inputs) * error).sum(axis=1) - layer.prediction_risk,
+        (error**2).sum(axis=1) - layer.estimation_risk,
+        *slopes.reshape(prompts, -1).T,
+    ]
+    z = [sample.mean() / (sample.std() / np.sqrt(prompts)) for sample in samples]
+    assert np.abs(z).max() < quantile(len(z))
+
+
+def test_a_layer_on_isotropic_inputs_is_the_isotropic_one():
+    for scalar in (True, False):
+        layer = linear_attention.anisotropic_layer(np.eye(4), np.eye(4), 7, 0.3, scalar)
+        step = linear_attention.linear_attention_step(7, 4, 0.3)
+        np.testing.assert_allclose(layer.matrix, step * np.eye(4), atol=1e-12)
+        risk = linear_attention.linear_attention_risk(7, 4, 0.3)
+        np.testing.assert_allclose([layer.prediction_risk, layer.estimation_risk], risk)
+
+
+def test_a_preconditioner_gains_only_if_inputs_or_tasks_are_anisotropic():
+    inputs, factor = anisotropic(4, 4)
+    task = factor @ factor.T
+    step, matrix = (
+        linear_attention.anisotropic_layer(inputs, task, 9, 0.1, scalar) for scalar in (True, False)
+    )
+    assert matrix.prediction_risk < 0.9 * step.prediction_risk
+    assert matrix.prediction_risk < np.trace(inputs @ task)
+    turn = np.linalg.qr(np.random.default_rng(26).standard_normal((4, 4)))[0]
+    turned = linear_attention.anisotropic_layer(turn @ inputs @ turn.T, turn @ task @ turn.T, 9, 0.1)
+    np.testing.assert_allclose(turned.matrix, turn @ matrix.matrix @ turn.T, atol=1e-10)
+    with pytest.raises(ValueError, match="context"):
+        linear_attention.anisotropic_layer(np.eye(2), np.eye(2), 0, 0.1)
 
 
 @pytest.mark.statistical

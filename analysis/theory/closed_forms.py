@@ -178,43 +178,6 @@ def pooled_failure_level(
     return int(lost[0]) + 1 if len(lost) else None
 
 
-def linear_attention_step(context: int, dim: int, label_noise: float) -> float:
-    """Best step size of one linear-attention layer, w = step / n sum_i y_i x_i.
-
-        step = n / (n + d + 1 + sigma^2)
-
-    Exact at every n and d for w ~ N(0, I_d), x ~ N(0, I_d).
-
-    Args:
-        context: n, number of examples.
-        dim: d.
-        label_noise: sigma.
-
-    Source: THEORY.md section 7.1; from E[G] = I and E[G^2] = (1 + (d + 1) / n) I for G = X'X / n.
-
-    Example:
-        >>> linear_attention_step(20, 5, 0.0) == 20 / 26
-        True
-    """
-    return context / (context + dim + 1 + label_noise**2)
-
-
-def linear_attention_risk(context: int, dim: int, label_noise: float) -> float:
-    """Risk E|w - estimate|^2 of one linear-attention layer at its best step size, absolute.
-
-        risk = d (d + 1 + sigma^2) / (n + d + 1 + sigma^2)
-
-    Exact at every n and d for w ~ N(0, I_d), x ~ N(0, I_d); divide by d for the relative risk.
-
-    Source: THEORY.md section 7.1.
-
-    Example:
-        >>> round(linear_attention_risk(20, 5, 0.0), 4)
-        1.1538
-    """
-    return dim * (1.0 - linear_attention_step(context, dim, label_noise))
-
-
 def ridge_limit(ratio: float, noise_variance: float) -> float:
     """Relative risk of ridge regression with the best penalty, n and d large in a fixed ratio.
 

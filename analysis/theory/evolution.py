@@ -15,6 +15,7 @@ from agents.codebook import Codebook
 from agents.prior import Prior
 from analysis.theory.fields import ExactLaw, GaussianLaw
 from analysis.theory.posterior import Posterior, Record, border, condition, start, token_covariance
+from analysis.theory.quantiser import Quantiser
 
 Form = Literal["gaussian", "exact"]
 _TIE = 1e-9  # posterior variances closer than this count as equal: the lower index is asked
@@ -36,12 +37,11 @@ class Setting:
         effective: N, number of tokens in a mean; the Gaussian form takes any positive number.
         label_noise: sigma.
         message_noise_variance: tau^2, variance of the transmitter noise of one message.
-        step: distance between levels of the quantiser, taken as white noise of variance step^2/12.
+        step: distance between levels of the quantiser, which the belief takes as noise of variance step^2/12.
         control_variate: messages carry the posterior mean as control v; without it v = 0.
         joint: the belief uses the covariance between rounds; if false, it takes fields as independent.
         schedule: the K codes of each round, needed by `static`.
-
-    A message is taken never to exceed the clip: choose a clip of many standard deviations.
+        clip: c, largest magnitude of a message, which the belief does not know of; by default none.
 
     Raises:
         ValueError: if a number is out of range or the schedule does not fit.
@@ -61,6 +61,7 @@ class Setting:
     control_variate: bool = True
     joint: bool = True
     schedule: tuple[tuple[int, ...], ...] | None = None
+    clip: float = np.inf
 
     def __post_init__(self) -> None:
         if self.effective <= 0:
@@ -81,8 +82,18 @@ class Setting:
 
         The share is far above rounding and far below any other noise: asking twice is no division by zero.
         """
-        floor = _RELATIVE_FLOOR * (self.prior.power() + self.label_noise**2)
-        return max(self.message_noise_variance + self.step**2 / 12.0, floor)
+        return max(self.message_noise_variance + self.step**2 / 12.0, self._floor)
+
+    @property
+    def analogue_variance(self) -> float:
+        """Variance added to a message before it is clipped and rounded: tau^2; all of it without a clip."""
+        if np.isinf(self.clip):
+            return self.channel_variance
+        return max(self.message_noise_variance, self._floor)
+
+    @property
+    def _floor(self) -> float:
+        return _RELATIVE_FLOOR * (self.prior.power() + self.label_noise**2)
 
 
 class Prediction(NamedTuple):
@@ -103,7 +114,9 @@ def evolve(setting: Setting, form: Form, samples: int, seed: int) -> Prediction:
     """Predict the risk after each round by drawing the fields themselves, never a token.
 
     `exact` draws the Gram matrix of inputs and label noise, of which every field is a function: it is
-    exact at every integer N, up to clipping and to taking quantisation as white noise. `gaussian` draws
+    exact at every integer N while messages are neither clipped nor rounded coarsely. Where they are, mean
+    and variance of each field stay exact, in either form, and its correlation with other rounds is taken
+    as that of its linear part. `gaussian` draws
     the fields jointly Gaussian with the covariance of THEORY.md section 5: exact as N -> infinity, the
     deviation of the risk being of order 1/N at a fixed signal-to-noise ratio of the fields. Where errors
     have become rare it is their tails that count: the Gaussian form is then too pessimistic by a factor,
@@ -149,11 +162,13 @@ class _Draws(NamedTuple):
     truth: Float[np.ndarray, "n d"]
     gram: Float[np.ndarray, "n D p"]
     fresh: Float[np.ndarray, "L K n"]
+    distortion: Float[np.ndarray, "L K n"]
 
 
 def _draw(setting: Setting, seed: int, block: int) -> _Draws:
     """The draws of one block, which depend neither on the policy nor on how many samples follow."""
-    latent, gram, channel = (Generator(Philox(child)) for child in SeedSequence([seed, block]).spawn(3))
+    children = SeedSequence([seed, block]).spawn(4)
+    latent, gram, channel, quantiser = (Generator(Philox(child)) for child in children)
     prior = setting.prior
     atoms = latent.choice(len(prior.weights), size=_BLOCK, p=prior.weights)
     truth = prior.atoms[atoms] + latent.standard_normal((_BLOCK, prior.factor.shape[1])) @ prior.factor.T
@@ -161,7 +176,8 @@ def _draw(setting: Setting, seed: int, block: int) -> _Draws:
     factor = np.tril(gram.standard_normal((_BLOCK, prior.dim + 1, len(columns))), -1)
     freedom = int(setting.effective) - columns
     factor[:, columns, columns] = np.sqrt(gram.chisquare(freedom, (_BLOCK, len(columns))))
-    return _Draws(truth, factor, channel.standard_normal((setting.rounds, setting.channels, _BLOCK)))
+    shape = (setting.rounds, setting.channels, _BLOCK)
+    return _Draws(truth, factor, channel.standard_normal(shape), quantiser.standard_normal(shape))
 
 
 def _evolve_blocks(setting: Setting, form: Form, seed: int, blocks: range) -> Float[np.ndarray, "rounds n"]:
@@ -169,12 +185,15 @@ def _evolve_blocks(setting: Setting, form: Form, seed: int, blocks: range) -> Fl
     parts = [_draw(setting, seed, block) for block in blocks]
     truth = np.concatenate([part.truth for part in parts])
     fresh = np.concatenate([part.fresh for part in parts], axis=2)
-    scale = (setting.effective, setting.label_noise, setting.channel_variance)
+    distortion = np.concatenate([part.distortion for part in parts], axis=2)
+    scale = (setting.effective, setting.label_noise, setting.analogue_variance)
     law: ExactLaw | GaussianLaw
     if form == "exact":
         law = ExactLaw(*scale, truth, np.concatenate([part.gram for part in parts]))
     else:
         law = GaussianLaw(*scale, truth)
+    noise = setting.message_noise_variance**0.5
+    quantiser = Quantiser(setting.label_noise, noise, setting.clip, setting.step, setting.effective)
     record = start(setting.prior, len(truth))
     belief = condition(setting.prior, record)
     errors = [((belief.mean() - truth) ** 2).sum(axis=1)]
@@ -182,6 +201,8 @@ def _evolve_blocks(setting: Setting, form: Form, seed: int, blocks: range) -> Fl
         control = belief.mean() if setting.control_variate else np.zeros_like(truth)
         asked = setting.codebook.directions[_choose(setting, belief, round)]
         values = law.fields(asked, control, fresh[round - 1].T)
+        if np.isfinite(setting.clip):
+            values = quantiser.transmit(values, asked, truth - control, control, distortion[round - 1].T)
         record = extend(setting, record, belief, asked, control, values)
         belief = condition(setting.prior, record)
         errors.append(((belief.mean() - truth) ** 2).sum(axis=1))

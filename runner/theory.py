@@ -1,0 +1,240 @@
+"""What theory says of an experiment, all of it: predictions, limits, and the optimum.
+
+This module stands above `analysis`, as `comparison` does.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from agents.prior import amplitudes
+from analysis.prediction import infinite_tokens, predict, setting_of
+from analysis.theory.allocation import allocation
+from analysis.theory.bayes import bayes_limit
+from analysis.theory.capacity import Wire
+from analysis.theory.dynamic import affordable_rounds, optimal
+from analysis.theory.evolution import Prediction
+from analysis.theory.limits import distortion_rate
+from analysis.theory.queries import code_loss
+from analysis.theory.questions import exact_question, first_question
+from runner.assembly import channel_of, prior_of
+from runner.experiment import Experiment
+
+Curve = list[float]
+SINGLE = ("limit", "bayes", "bayes_se", "code_loss", "allocation")  # what is computed for every experiment
+_BAYES_SAMPLES = 2_000
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """Predictions for one experiment, relative to E|w|^2, for rounds 0..L. What is not computed is None.
+
+    Attributes:
+        risk: exact state evolution of the experiment's policy.
+        risk_se: its standard error.
+        mean_field: state evolution with Gaussian fields, the limit of large N.
+        mean_field_se: its standard error.
+        infinite_tokens: closed form of the adaptive policy as N -> infinity.
+        limit: physical limit; no system that hears as many bits is below it.
+        bayes: risk of the exact posterior given all N examples; no depth is below it.
+        bayes_se: its standard error.
+        optimal: estimate of the best adaptive choice of codes at this N: exact risk of the greedy policy,
+            times optimal over greedy on the Gaussian channel.
+        greedy_over_optimal: by dynamic programming on the Gaussian channel.
+        channel_optimal: dynamic programming on the Gaussian channel itself.
+        channel_greedy: greedy on the same channel, by the same quadrature.
+        channel_static: best fixed schedule on the same channel.
+        channel_error: error of `channel_optimal`.
+        allocation: how many of the L rounds each level of a binary orthonormal tree is best asked in a row,
+            coarse to fine, with a hard decision after each.
+        code_loss: risk of the best code over that of the best query on the sphere, in the first round.
+    """
+
+    risk: Curve | None
+    risk_se: Curve | None
+    mean_field: Curve | None
+    mean_field_se: Curve | None
+    infinite_tokens: Curve | None
+    limit: Curve
+    bayes: float
+    bayes_se: float
+    optimal: Curve | None
+    greedy_over_optimal: Curve | None
+    channel_optimal: Curve | None
+    channel_greedy: Curve | None
+    channel_static: Curve | None
+    channel_error: Curve | None
+    code_loss: float | None
+    allocation: list[int] | None
+
+    def answer(self) -> dict[str, object]:
+        """All fields, for --json."""
+        return asdict(self)
+
+
+def foretell(experiment: Experiment, precision: int) -> Foretold:
+    """Predict everything that has a theory, without running an agent.
+
+    Args:
+        experiment: what would be run.
+        precision: size of the Monte-Carlo samples of state evolution.
+
+    Source: THEORY.md section 7.
+    """
+    prior, task = prior_of(experiment), experiment.task
+    bayes = bayes_limit(prior, task.tokens, task.label_noise, _BAYES_SAMPLES, experiment.run.seed)
+    found: dict[str, Curve | None] = dict.fromkeys(
+        [name for name in Foretold.__dataclass_fields__ if name not in SINGLE]
+    )
+    if experiment.graph.kind == "complete" and experiment.policy.kind != "learned":
+        exact, gaussian = (predict(experiment, precision, form) for form in ("exact", "gaussian"))
+        found |= {"risk": exact.risk.tolist(), "risk_se": exact.risk_se.tolist()}
+        found |= {"mean_field": gaussian.risk.tolist(), "mean_field_se": gaussian.risk_se.tolist()}
+        # The greedy policy of the optimum is the experiment's own, if that is adaptive.
+        own = experiment.policy.kind == "adaptive"
+        adaptive = experiment.with_values({"policy.kind": "adaptive"})
+        found |= _best_codes(adaptive, exact if own else predict(adaptive, precision))
+    limit = infinite_tokens(experiment)
+    found["infinite_tokens"] = None if limit is None else limit.tolist()
+    return Foretold(
+        limit=physical_limit(experiment).tolist(),
+        bayes=float(bayes.risk[-1]),
+        bayes_se=float(bayes.risk_se[-1]),
+        code_loss=_code_loss(experiment) if task.tokens > 3 and experiment.run.rounds else None,
+        allocation=_allocation(experiment),
+        **found,
+    )
+
+
+def bits_by_round(experiment: Experiment) -> Float[np.ndarray, " L"]:
+    """Certified capacity of each round in bits: K fields of at most N messages.
+
+    An integer holds no more bits than the logarithm of its values. With transmitter noise a query that is
+    fixed before any data, without control variate, has a smaller capacity: that is every round of such a
+    static policy, and the first round of every policy here, since the estimate is then zero. Tokens of a
+    complete graph ask the same codes; elsewhere those of an adaptive policy may differ, and how many
+    messages were about one's own code is information too.
+    """
+    channel, rounds = experiment.channel, experiment.run.rounds
+    wire = Wire(experiment.task.tokens, channel.bits, channel.clip, channel.noise)
+    complete = experiment.graph.kind == "complete"
+    addressed = not complete and experiment.policy.kind == "adaptive"
+    bits = np.full(rounds, channel.channels * wire.integer_bits(addressed))
+    prior = prior_of(experiment)
+    known = experiment.policy.kind != "learned" and not prior.factor.shape[1]
+    if not (complete and known and channel.noise):
+        return bits
+    setting = setting_of(experiment)
+    schedule = setting.schedule
+    if schedule is None:
+        variances = np.einsum(
+            "cd,de,ce->c", setting.codebook.directions, prior.covariance(), setting.codebook.directions
+        )
+        first = np.argsort(-variances.round(9), kind="stable")[: channel.channels]
+        schedule = (tuple(int(code) for code in first),)
+    fixed = rounds if setting.schedule is not None and not setting.control_variate else min(1, rounds)
+    asked = sorted({code for codes in schedule[:fixed] for code in codes})
+    capacity = {
+        code: wire.query_bits(prior, setting.codebook.directions[code], setting.label_noise) for code in asked
+    }
+    for index, codes in enumerate(schedule[:fixed]):
+        bits[index] = min(bits[index], sum(capacity[code] for code in codes))
+    return bits
+
+
+def physical_limit(experiment: Experiment) -> Float[np.ndarray, " rounds"]:
+    """Relative risk after rounds 0..L below which no system is that hears so many bits.
+
+        limit_l = D(bits of rounds 1..l) / E|w|^2
+
+    Source: THEORY.md section 7.4; data-processing inequality.
+    """
+    prior = prior_of(experiment)
+    heard = np.concatenate([[0.0], np.cumsum(bits_by_round(experiment))])
+    limit = distortion_rate(prior, heard)
+    limit[0] = np.trace(prior.covariance())  # without a bit the mean is the best estimate
+    return np.asarray(limit / prior.power())
+
+
+def _allocation(experiment: Experiment) -> list[int] | None:
+    """Best numbers of rounds by level, where they are computed: binary orthonormal trees, one channel."""
+    section, channel = experiment.prior, channel_of(experiment)
+    binary = section.kind == "tree" and section.branching == 2 and section.directions == "orthonormal"
+    if not binary or section.jitter or channel.channels > 1 or experiment.run.rounds < 1:
+        return None
+    best = allocation(
+        amplitudes(section.levels, section.decay),
+        experiment.run.rounds,
+        float(experiment.task.tokens),
+        experiment.task.label_noise,
+        channel.variance,
+        experiment.policy.control_variate,
+    )
+    return [int(turns) for turns in best.turns]
+
+
+def _code_loss(experiment: Experiment) -> float:
+    """How many times the risk of the best query on the sphere the best code has, in the first round."""
+    prior, channel, task = prior_of(experiment), channel_of(experiment), experiment.task
+    if prior.factor.shape[1]:
+        return code_loss(first_question(prior, task.tokens, task.label_noise, channel.variance), prior)
+    return code_loss(exact_question(prior, task.tokens, task.label_noise, channel.variance), prior)
+
+
+def _best_codes(adaptive: Experiment, greedy: Prediction) -> dict[str, Curve | None]:
+    """Dynamic programming over the codes of the adaptive policy, where it is affordable."""
+    setting = setting_of(adaptive)
+    if affordable_rounds(setting) < setting.rounds:
+        return {}
+    best = optimal(setting)
+    return {
+        "optimal": (greedy.risk / best.ratio).tolist(),
+        "greedy_over_optimal": best.ratio.tolist(),
+        "channel_optimal": best.risk.tolist(),
+        "channel_greedy": best.greedy.tolist(),
+        "channel_static": best.static.tolist(),
+        "channel_error": best.error.tolist(),
+    }
+
+
+def rows_of(foretold: Foretold) -> list[tuple[str, Curve, Curve | None]]:
+    """Name, curve and standard error of each prediction that was computed, for a table."""
+    rounds = len(foretold.limit)
+    candidates: list[tuple[str, Curve | None, Curve | None]] = [
+        ("risk (exact at this N)", foretold.risk, foretold.risk_se),
+        ("risk (mean field)", foretold.mean_field, foretold.mean_field_se),
+        ("adaptive, infinite N", foretold.infinite_tokens, None),
+        ("optimal codes, estimate", foretold.optimal, None),
+        ("greedy / optimal", foretold.greedy_over_optimal, None),
+        ("physical limit", foretold.limit, None),
+        ("Bayes limit, all examples", [foretold.bayes] * rounds, [foretold.bayes_se] * rounds),
+    ]
+    return [(name, curve, error) for name, curve, error in candidates if curve is not None]
+
+
+def remarks(foretold: Foretold) -> list[str]:
+    """What a table of curves does not show, a sentence each."""
+    said = []
+    if foretold.code_loss is not None:
+        said.append(
+            f"In the first round the best code has {foretold.code_loss:.3f} times the risk of the best query."
+        )
+    if foretold.allocation is not None:
+        turns = ", ".join(str(count) for count in foretold.allocation)
+        said.append(f"Asking level by level with hard decisions, the rounds are best spent as {turns}.")
+    if foretold.optimal is None and foretold.risk is not None:
+        said.append("The optimum is not computed: so many rounds are out of reach of dynamic programming.")
+    if foretold.risk is None:
+        said.append("State evolution is written for the complete graph and for policies that hold a belief.")
+    return said
+
+
+def is_ordered(foretold: Foretold) -> bool:
+    """Whether limits <= optimal <= risk holds, within three standard errors."""
+    if foretold.risk is None or foretold.risk_se is None:
+        return True
+    margin = 3 * np.array(foretold.risk_se) + 1e-12  # certainties differ by rounding
+    floor = np.maximum(foretold.limit, foretold.bayes - 3 * foretold.bayes_se)
+    best = np.array(foretold.optimal if foretold.optimal is not None else foretold.risk)
+    return bool((floor <= best + margin).all() and (best <= np.array(foretold.risk) + margin).all())
