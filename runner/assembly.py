@@ -4,8 +4,6 @@ Here is checked what no single key can tell: combinations that cannot run are re
 starts, with the key to change.
 """
 
-import os
-from pathlib import Path
 from typing import Any
 
 from agents.belief import Inference
@@ -19,6 +17,7 @@ from agents.prior import Prior, axes_needed, gaussian, matched_gaussian, tree
 from agents.token import System
 from runner.errors import UsageError, UsageErrors
 from runner.experiment import Experiment
+from runner.memory import available_memory
 from topology.mixing import Mixing, mixing_of
 
 _LARGEST_MIXTURE = 4096
@@ -203,6 +202,10 @@ def check(experiment: Experiment) -> None:
                 )
             ]
         )
+    kept = (experiment.run.rounds + 1) * 8  # the risk of a prompt in each round
+    if experiment.task.prompts * kept > free:
+        possible = f"up to about {free // kept:,} prompts here: their risks alone take {kept} bytes each"
+        raise UsageErrors([UsageError("task.prompts", experiment.task.prompts, possible)])
     prior = prior_of(experiment)
     if experiment.policy.kind != "learned":
         codebook_of(experiment, prior)
@@ -211,12 +214,3 @@ def check(experiment: Experiment) -> None:
 
 def _largest(experiment: Experiment, per_token: int, free: int) -> int:
     return int((free / 12) ** 0.5) if experiment.graph.kind == "causal" else free // per_token
-
-
-def available_memory() -> int:
-    """Memory that can still be taken on this machine, in bytes."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

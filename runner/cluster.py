@@ -19,12 +19,16 @@ import ray
 from agents.token import Place, Sent, Step, System, Tally, step, take_place
 from runner.engine import Outcome, join_reports, join_sent
 from runner.errors import RunFailed, UsageError, UsageErrors
+from runner.memory import available_memory
 from runner.source import PACKAGES, fingerprint, folder_of
-from topology.mixing import Mixing
 from topology.placement import blocks
 
-if TYPE_CHECKING:  # an actor process needs no display
+if TYPE_CHECKING:  # a token actor loads neither the display nor networkx
     from runner.display import Display
+    from topology.mixing import Mixing
+
+
+_ACTOR_BYTES = 60 * 2**20  # memory of an idle actor process
 
 
 class TokenActor:
@@ -59,7 +63,9 @@ class TokenActor:
 class Hub:
     """Sums what all tokens said, for every block of receivers."""
 
-    def tally(self, mixing: Mixing, count: int, parts: list[np.ndarray], *sent: Sent) -> Tally | list[Tally]:
+    def tally(
+        self, mixing: "Mixing", count: int, parts: list[np.ndarray], *sent: Sent
+    ) -> Tally | list[Tally]:
         """One tally for each block; a single one if all receivers hear the same."""
         whole = join_sent(list(sent))
         tallies = [Tally(*mixing.tally(whole.codes, whole.wire, count, part)) for part in parts]
@@ -134,7 +140,13 @@ class RayEngine:
         self._runs = 0
 
     def play(
-        self, system: System, mixing: Mixing, prompts: range, *, detail: bool = False, messages: bool = False
+        self,
+        system: System,
+        mixing: "Mixing",
+        prompts: range,
+        *,
+        detail: bool = False,
+        messages: bool = False,
     ) -> Iterator[Outcome]:
         """The rounds 0..L of a batch of prompts, in order."""
         parts = blocks(mixing.tokens, self.tokens_per_actor)
@@ -176,6 +188,8 @@ class RayEngine:
 
     def _ready(self, count: int) -> list[Any]:
         """At least `count` actors that run this very code."""
+        if self._owned:
+            self._check_room(count - len(self.actors))
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
         if self.hub is None:
             self.hub = ray.remote(**options)(Hub).remote()
@@ -195,6 +209,15 @@ class RayEngine:
                         advance(started, f"{started} of {len(fresh)}")
         return self.actors[:count]
 
+    def _check_room(self, more: int) -> None:
+        """Refuse more actors than this machine has memory for."""
+        free, needed = available_memory(), more * _ACTOR_BYTES
+        if needed > free:
+            enough = -(-self.tokens_per_actor * needed // free)
+            possible = f"{enough:,} or more here: {more:,} more actors take {needed / 2**30:.1f} GiB, and "
+            possible += f"{free / 2**30:.1f} GiB are free"
+            raise UsageErrors([UsageError("run.tokens_per_actor", self.tokens_per_actor, possible)])
+
 
 def _as_they_come(actors: list[Any]) -> Iterator[str]:
     """Fingerprints of actors, in the order in which they are up."""
@@ -212,8 +235,11 @@ def _collect(
     clipped = np.zeros(empty, dtype=bool)
     for index, told in enumerate(reports):
         began = perf_counter()
-        report = join_reports(ray.get(told))
-        sent = join_sent(ray.get(spoken[index])) if spoken[index] else None
+        try:
+            report = join_reports(ray.get(told))
+            sent = join_sent(ray.get(spoken[index])) if spoken[index] else None
+        except ray.exceptions.RayError as failure:
+            raise RunFailed(f"round {index} failed on the cluster: {failure}") from None
         reports[index], spoken[index] = [], []
         yield Outcome(index, report, sent, clipped, perf_counter() - began)
         clipped = report.clipped

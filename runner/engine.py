@@ -1,12 +1,14 @@
 """The seam between what is simulated and where: an engine plays the rounds of one system."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from agents.token import Detail, Report, Sent, System
-from topology.mixing import Mixing
+
+if TYPE_CHECKING:
+    from topology.mixing import Mixing
 
 
 class Outcome(NamedTuple):
@@ -36,7 +38,13 @@ class Engine(Protocol):
         ...
 
     def play(
-        self, system: System, mixing: Mixing, prompts: range, *, detail: bool = False, messages: bool = False
+        self,
+        system: System,
+        mixing: "Mixing",
+        prompts: range,
+        *,
+        detail: bool = False,
+        messages: bool = False,
     ) -> Iterator[Outcome]:
         """The rounds 0..L of a batch of prompts, in order.
 

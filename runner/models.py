@@ -7,6 +7,7 @@ from pathlib import Path
 from agents.transformer import Architecture
 from runner.assembly import channel_of, mixing_for, prior_of
 from runner.display import Display
+from runner.errors import RunFailed
 from runner.experiment import Experiment
 from runner.training import train_all
 from runner.weights import Job, Trained, cache_key, load_cached, recipe_for, save_cached
@@ -57,6 +58,9 @@ def trained_models(
         folder: of the cache.
         workers: processes that train side by side.
         display: shows the progress.
+
+    Raises:
+        RunFailed: if a loss is not finite.
     """
     jobs = [job_of(experiment) for experiment in experiments]
     keys = [cache_key(*job) for job in jobs]
@@ -73,7 +77,11 @@ def trained_models(
                 progress[index] = step * job.architecture.layers
                 advance(sum(progress), f"depth {job.architecture.layers}: loss {loss:.3f}")
 
-            for key, trained in zip(missing, train_all(list(missing.values()), workers, tell), strict=True):
+            try:
+                models = train_all(list(missing.values()), workers, tell)
+            except FloatingPointError as failure:
+                raise RunFailed(f"training failed: {failure} (transformer.learning_rate)") from None
+            for key, trained in zip(missing, models, strict=True):
                 save_cached(folder, key, trained)
                 found[key] = trained
     return [model for key in keys if (model := found[key]) is not None]

@@ -10,7 +10,6 @@ from jaxtyping import Float
 
 from agents.policies.learned import Learned
 from runner.assembly import (
-    available_memory,
     bytes_per_token_prompt,
     channel_of,
     check,
@@ -22,6 +21,7 @@ from runner.display import Display
 from runner.engine import Engine, Outcome
 from runner.experiment import Experiment
 from runner.local import LocalEngine
+from runner.memory import available_memory
 from runner.ray_environment import prepare
 from runner.record import TraceWriter, check_room, new_folder, traced_prompts
 

@@ -23,6 +23,10 @@ MISTAKES = [
     (["--set", "policy.kind=clever"], ["policy.kind = 'clever'", '"adaptive" | "static" | "learned"']),
     (["--set", "task.tokens=1000000000"], ["task.tokens = 1000000000", "1 to 1048576"]),
     (["--set", "task.tokens=1048576", "--set", "graph.kind=causal"], ["task.tokens = 1048576", "GiB"]),
+    (
+        ["--set", "task.prompts=2147483648", "--set", "run.rounds=64"],
+        ["task.prompts = 2147483648", "up to about"],
+    ),
     (["--set", "task.tokens=1.5"], ["task.tokens = 1.5", "an integer"]),
     (["--set", 'task.tokens="32"'], ["task.tokens = '32'", "an integer"]),
     (["--set", "policy.control_variate=1"], ["policy.control_variate = 1", "true or false"]),

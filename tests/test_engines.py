@@ -12,6 +12,7 @@ import pytest
 from test_policies import random_transformer
 
 from runner.engine import Engine
+from runner.errors import UsageErrors
 from runner.experiment import Experiment
 from runner.local import LocalEngine
 from runner.simulation import Simulation, simulate
@@ -71,6 +72,14 @@ def test_traces_are_bit_identical(case: str, per_actor: int, ray_engine: "RayEng
     assert {"rounds.parquet"} < found.keys()
     assert {name.split("/")[0] for name in found} >= {"messages", "workspaces", "prompts"}
     assert_same_tables(found, tables(expected.folder))
+
+
+def test_more_actors_than_memory_are_refused_before_one_is_started(ray_engine: "RayEngine") -> None:
+    ray_engine.tokens_per_actor = 1
+    before = list(ray_engine.actors)
+    with pytest.raises(UsageErrors, match=r"run\.tokens_per_actor = 1 .* or more here"):
+        simulate(EXPERIMENT.with_values({"task.tokens": 10_000, "task.prompts": 1}), engine=ray_engine)
+    assert ray_engine.actors == before
 
 
 def test_an_actor_that_is_killed_changes_no_bit(ray_engine: "RayEngine") -> None:
