@@ -4,6 +4,7 @@ Here is checked what no single key can tell: combinations that cannot run are re
 starts, with the key to change.
 """
 
+from pathlib import Path
 from typing import Any
 
 from agents.belief import Inference
@@ -18,7 +19,9 @@ from agents.token import System
 from runner.errors import UsageError, UsageErrors
 from runner.experiment import Experiment
 from runner.memory import available_memory
-from topology.mixing import Mixing, mixing_of
+from topology.families import FAMILIES, Family, Graph
+from topology.files import read_graph
+from topology.mixing import Mixing, mixing_of, weigh
 
 _LARGEST_MIXTURE = 4096
 
@@ -95,24 +98,49 @@ def codebook_of(experiment: Experiment, prior: Prior) -> Codebook:
     return book
 
 
+def graph_of(experiment: Experiment) -> Graph:
+    """The locality graph of [graph]; of a complete one N^2 edges are made, which a simulation needs not.
+
+    Raises:
+        UsageErrors: if the family has no such graph, or the file holds another number of tokens.
+    """
+    section, tokens = experiment.graph, experiment.task.tokens
+    try:
+        if section.kind != "file":
+            return FAMILIES[section.kind](family_of(experiment))
+        if section.path is None:
+            raise UsageErrors([UsageError("graph.path", None, 'the path of a graph, for kind = "file"')])
+        graph = read_graph(Path(section.path))
+    except (OSError, ValueError) as failure:
+        key = "path" if section.kind == "file" else "degree"
+        raise UsageErrors([UsageError(f"graph.{key}", getattr(section, key), str(failure))]) from None
+    if graph.number_of_nodes() != tokens:
+        possible = f"{graph.number_of_nodes()}, the number of nodes in {section.path}"
+        raise UsageErrors([UsageError("task.tokens", tokens, possible)])
+    return graph
+
+
+def family_of(experiment: Experiment) -> Family:
+    """Parameters of the graph family."""
+    section = experiment.graph
+    return Family(experiment.task.tokens, section.degree, section.rewire, section.window, section.seed)
+
+
 def mixing_for(experiment: Experiment) -> Mixing:
     """The integer mixing weights of [graph].
 
     Raises:
-        UsageErrors: if sums of messages would not fit into 64 bits.
+        UsageErrors: if there is no such graph, or sums of messages would not fit into 64 bits.
     """
-    mixing = mixing_of(experiment.graph.kind, experiment.task.tokens)
+    section = experiment.graph
+    if section.kind in ("complete", "causal"):
+        mixing = mixing_of(section.kind, family_of(experiment), section.mixing)
+    else:
+        mixing = weigh(graph_of(experiment), section.mixing)
     headroom = 62 - mixing.largest_row_sum.bit_length()
     if experiment.channel.bits > headroom:
-        raise UsageErrors(
-            [
-                UsageError(
-                    "channel.bits",
-                    experiment.channel.bits,
-                    f"1 to {headroom}, so that sums over {mixing.largest_row_sum} tokens fit into 64 bits",
-                )
-            ]
-        )
+        possible = f"1 to {headroom}, so that sums of weight {mixing.largest_row_sum:,} fit into 64 bits"
+        raise UsageErrors([UsageError("channel.bits", experiment.channel.bits, possible)])
     return mixing
 
 
@@ -188,15 +216,14 @@ def check(experiment: Experiment) -> None:
     check_prior(experiment)
     free = available_memory()
     per_token = bytes_per_token_prompt(experiment)
-    dense = experiment.task.tokens**2 * 12 if experiment.graph.kind == "causal" else 0
-    needed = experiment.task.tokens * per_token + dense
+    needed = experiment.task.tokens * per_token + graph_bytes(experiment)
     if needed > free:
         raise UsageErrors(
             [
                 UsageError(
                     "task.tokens",
                     experiment.task.tokens,
-                    f"up to about {_largest(experiment, per_token, free):,} tokens here: one prompt of "
+                    f"up to about {_largest(experiment, free):,} tokens here: one prompt of "
                     f"{experiment.task.tokens:,} takes {needed / 2**30:.1f} GiB and "
                     f"{free / 2**30:.1f} GiB are free",
                 )
@@ -212,5 +239,34 @@ def check(experiment: Experiment) -> None:
     mixing_for(experiment)
 
 
-def _largest(experiment: Experiment, per_token: int, free: int) -> int:
-    return int((free / 12) ** 0.5) if experiment.graph.kind == "causal" else free // per_token
+def graph_bytes(experiment: Experiment) -> int:
+    """Memory that the graph takes while it is made, in bytes; an estimate from above."""
+    tokens, section = experiment.task.tokens, experiment.graph
+    plain = section.mixing == "uniform"
+    if section.kind == "complete" and plain:
+        return 0
+    if section.kind == "causal" and plain and section.window is None:
+        return 12 * tokens**2
+    edges = {
+        "complete": tokens**2,
+        "causal": tokens * min(tokens, section.window or tokens),
+        "barbell": tokens**2 // 2,
+        "erdos_renyi": tokens * section.degree,
+        "ring": tokens * section.degree,
+        "small_world": tokens * section.degree,
+        "random_regular": tokens * section.degree,
+    }.get(section.kind, 4 * tokens)
+    return 600 * edges  # networkx keeps a dictionary for each edge
+
+
+def _largest(experiment: Experiment, free: int) -> int:
+    """The largest number of tokens that fits, by halving."""
+    tokens = experiment.task.tokens
+    while tokens > 1:
+        tokens //= 2
+        smaller = experiment.model_copy(
+            update={"task": experiment.task.model_copy(update={"tokens": tokens})}
+        )
+        if tokens * bytes_per_token_prompt(smaller) + graph_bytes(smaller) <= free:
+            break
+    return tokens

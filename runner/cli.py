@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 import agents
-from runner.assembly import bytes_per_token_prompt, channel_of, check, codebook_of, mixing_for, prior_of
+from runner.assembly import check
 from runner.console import (
     clean_stdout,
     finite,
@@ -26,8 +26,9 @@ from runner.console import (
 from runner.display import Display
 from runner.errors import RunFailed, UsageError, UsageErrors, nearest
 from runner.experiment import Experiment, assignments, load
+from runner.facts import facts_of
 from runner.plan import Comparison
-from runner.record import check_room, predicted_bytes
+from runner.record import check_room
 from runner.simulation import engine_of, simulate
 
 app = typer.Typer(
@@ -219,32 +220,11 @@ def check_command(file: FileArgument, settings: SetOption = None, as_json: JsonO
     with clean_stdout(as_json) as answer:
         experiment = _load(file, settings).experiment()
         check(experiment)
-        facts = _facts(experiment)
+        facts = facts_of(experiment)
         if as_json:
             answer(facts)
             return
         print_facts(facts)
-
-
-def _facts(experiment: Experiment) -> dict[str, Any]:
-    prior, mixing, channel = prior_of(experiment), mixing_for(experiment), channel_of(experiment)
-    learned = experiment.policy.kind == "learned"
-    codes = channel.channels if learned else len(codebook_of(experiment, prior))
-    task, per_actor = experiment.task, experiment.run.tokens_per_actor
-    messages = task.tokens * experiment.run.rounds * task.prompts
-    return {
-        "identity": experiment.identity(),
-        "tokens": task.tokens,
-        "graph": experiment.graph.kind,
-        "effective_tokens_mean": round(float(mixing.effective().mean()), 3),
-        "actors": -(-task.tokens // per_actor) if experiment.run.engine == "ray" else 0,
-        "codes": codes,
-        "bits_per_message": channel.bits_per_message(codes),
-        "messages": messages,
-        "message_bytes": messages * channel.bits_per_message(codes) // 8,
-        "memory_bytes_per_token_prompt": bytes_per_token_prompt(experiment),
-        "trace_bytes": predicted_bytes(experiment),
-    }
 
 
 def _load(file: str, settings: list[str] | None) -> Comparison:

@@ -47,7 +47,16 @@ class TaskSection(Section):
 class GraphSection(Section):
     """[graph]: who hears whom."""
 
-    kind: Literal["complete", "causal"] = "complete"
+    kind: Literal[
+        "complete", "causal", "ring", "path", "grid", "small_world", "random_regular", "erdos_renyi", "star",
+        "tree", "barbell", "file",
+    ] = "complete"  # fmt: skip
+    degree: int = Field(4, ge=1, le=2**20)
+    rewire: float = Field(0.2, ge=0, le=1)
+    window: int | None = Field(None, ge=1, le=2**20)
+    seed: int = Field(0, ge=0, lt=2**32)
+    path: str | None = None
+    mixing: Literal["uniform", "metropolis"] = "uniform"
 
 
 class ChannelSection(Section):
@@ -232,6 +241,8 @@ def possible(field: FieldInfo) -> str:
         return "true or false"
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return f"a table with the keys {', '.join(annotation.model_fields)}"
+    if str in get_args(annotation):
+        return "a string"
     words = "an integer" if int in (annotation, *get_args(annotation)) else "a finite number"
     bounds = []
     for bound in field.metadata:

@@ -18,7 +18,7 @@ from analysis.theory.evolution import Prediction
 from analysis.theory.limits import distortion_rate
 from analysis.theory.queries import code_loss
 from analysis.theory.questions import exact_question, first_question
-from runner.assembly import channel_of, prior_of
+from runner.assembly import channel_of, mixing_for, prior_of
 from runner.experiment import Experiment
 
 Curve = list[float]
@@ -117,8 +117,10 @@ def bits_by_round(experiment: Experiment) -> Float[np.ndarray, " L"]:
     messages were about one's own code is information too.
     """
     channel, rounds = experiment.channel, experiment.run.rounds
-    wire = Wire(experiment.task.tokens, channel.bits, channel.clip, channel.noise)
-    complete = experiment.graph.kind == "complete"
+    # A sum of weighted integers has no more values than one of as many messages as the weights add up to.
+    heard = mixing_for(experiment).largest_row_sum
+    wire = Wire(heard, channel.bits, channel.clip, channel.noise)
+    complete = experiment.graph.kind == "complete" and experiment.graph.mixing == "uniform"
     addressed = not complete and experiment.policy.kind == "adaptive"
     bits = np.full(rounds, channel.channels * wire.integer_bits(addressed))
     prior = prior_of(experiment)

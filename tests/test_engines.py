@@ -30,6 +30,7 @@ CASES: dict[str, dict[str, object]] = {
     "static pooled": {"policy.kind": "static", "policy.order": "pooled", "policy.control_variate": False},
     "matched gaussian, two channels": {"prior.kind": "matched_gaussian", "channel.channels": 2},
     "causal": {"graph.kind": "causal"},
+    "small world": {"graph.kind": "small_world", "graph.mixing": "metropolis"},
     "learned": {"policy.kind": "learned"},
     "learned, causal": {"policy.kind": "learned", "graph.kind": "causal"},
 }

@@ -5,18 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topology.families import causal, complete
+from topology.families import Family, causal, complete
 from topology.mixing import Mixing, everyone, mixing_of, past, uniform
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 7])
 def test_short_cuts_are_the_mixing_of_their_graphs(tokens: int) -> None:
-    np.testing.assert_array_equal(uniform(causal(tokens)).weights.toarray(), past(tokens).weights.toarray())
-    dense = uniform(complete(tokens)).weights.toarray()
+    np.testing.assert_array_equal(
+        uniform(causal(Family(tokens))).weights.toarray(), past(tokens).weights.toarray()
+    )
+    dense = uniform(complete(Family(tokens))).weights.toarray()
     np.testing.assert_array_equal(dense, np.repeat(everyone(tokens).weights.toarray(), tokens, axis=0))
 
 
-@pytest.mark.parametrize("mixing", [everyone(6), past(6), uniform(causal(6))])
+@pytest.mark.parametrize("mixing", [everyone(6), past(6), uniform(causal(Family(6)))])
 @given(st.integers(0, 2**32 - 1))
 def test_tally_is_the_sum_over_edges(mixing: Mixing, seed: int) -> None:
     generator = np.random.default_rng(seed)
@@ -41,4 +43,4 @@ def test_tally_is_the_sum_over_edges(mixing: Mixing, seed: int) -> None:
 
 def test_effective_number_counts_what_a_token_hears() -> None:
     np.testing.assert_array_equal(past(4).effective(), [1, 2, 3, 4])
-    np.testing.assert_array_equal(mixing_of("complete", 4).effective(), [4, 4, 4, 4])
+    np.testing.assert_array_equal(mixing_of("complete", Family(4)).effective(), [4, 4, 4, 4])

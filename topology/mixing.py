@@ -7,8 +7,11 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Float, Int, Integer
 from scipy.sparse import csr_array, eye_array
+from scipy.sparse.linalg import matrix_power
 
-from topology.families import FAMILIES, Graph
+from topology.families import FAMILIES, Family, Graph
+
+_SCALE = 2**20  # Metropolis weights are integers that sum to this
 
 Sums = tuple[Int[np.ndarray, "rows C B"], Int[np.ndarray, "rows C B"], Int[np.ndarray, "rows C B"]]
 
@@ -23,7 +26,7 @@ class Mixing:
 
     Example:
         >>> from topology.families import causal
-        >>> uniform(causal(3)).weights.toarray()
+        >>> uniform(causal(Family(3))).weights.toarray()
         array([[1, 0, 0],
                [1, 1, 0],
                [1, 1, 1]])
@@ -46,19 +49,31 @@ class Mixing:
         """Largest total weight of a receiver; with b bits the sums need b + log2 of it bits."""
         return int(self.weights.sum(axis=1).max())
 
-    def effective(self) -> Float[np.ndarray, " N"]:
-        """Effective number of tokens that each token hears, N_eff = (sum_j a_ij)^2 / sum_j a_ij^2.
+    def effective(self, rounds: int = 1) -> Float[np.ndarray, " N"]:
+        """Effective number of tokens in what a token holds after T rounds of averaging.
 
-        Source: THEORY.md section 6, locality, for one round.
+            N_eff(i, T) = 1 / sum_j (A^T)_ij^2,   A the weights divided by their row sums
+
+        Exact up to the rounding of double precision.
+
+        Args:
+            rounds: T >= 1.
+
+        Source: THEORY.md section 6, locality.
 
         Example:
-            >>> from topology.families import causal
-            >>> uniform(causal(3)).effective().tolist()
-            [1.0, 2.0, 3.0]
+            >>> past(3).effective().tolist(), everyone(4).effective(rounds=3).tolist()
+            ([1.0, 2.0, 3.0], [4.0, 4.0, 4.0, 4.0])
         """
-        total = self.weights.sum(axis=1).astype(float)
-        per_row = total**2 / self.weights.power(2).sum(axis=1)
+        shares = self.shares()
+        spread = shares if rounds == 1 or self.is_shared else matrix_power(shares, rounds)
+        per_row = 1.0 / spread.power(2).sum(axis=1)
         return np.broadcast_to(per_row, (self.tokens,)).copy()
+
+    def shares(self) -> csr_array:
+        """A, rows summing to 1 [N, N]; one row if shared, which is its own power."""
+        total = np.asarray(self.weights.sum(axis=1), dtype=float)
+        return csr_array(self.weights.multiply(1.0 / total[:, None]))
 
     def tally(
         self,
@@ -97,7 +112,7 @@ def uniform(graph: Graph) -> Mixing:
 
     Example:
         >>> from topology.families import complete
-        >>> uniform(complete(2)).weights.toarray()
+        >>> uniform(complete(Family(2))).weights.toarray()
         array([[1, 1],
                [1, 1]])
     """
@@ -106,6 +121,45 @@ def uniform(graph: Graph) -> Mixing:
         graph, nodelist=list(range(size)), dtype=np.dtype(np.int64), weight=None
     ).T
     return Mixing(csr_array(hears + eye_array(size, dtype=np.int64)))
+
+
+def metropolis(graph: Graph) -> Mixing:
+    """Metropolis-Hastings weights: symmetric on an undirected graph, so that averaging keeps the mean.
+
+        a_ij = floor(2^20 / (1 + max(d_i, d_j))) for neighbours, a_ii = 2^20 - the rest
+
+    Row sums are exactly 2^20; on an undirected graph, so are column sums.
+
+    Source: L. Xiao and S. Boyd, Fast linear iterations for distributed averaging,
+        doi:10.1016/j.sysconle.2004.02.022.
+
+    Example:
+        >>> from topology.families import Family, path
+        >>> (metropolis(path(Family(3))).weights.toarray() * 3 / 2**20).round(3)
+        array([[2., 1., 0.],
+               [1., 1., 1.],
+               [0., 1., 2.]])
+    """
+    size = graph.number_of_nodes()
+    degree = dict(graph.in_degree)
+    rows, columns, values, own = [], [], [], np.full(size, _SCALE, dtype=np.int64)
+    for sender, receiver in graph.edges:
+        if sender == receiver:
+            continue
+        weight = _SCALE // (1 + max(degree[sender], degree[receiver]))
+        rows.append(receiver)
+        columns.append(sender)
+        values.append(weight)
+        own[receiver] -= weight
+    everyone_self = np.arange(size)
+    entries = (
+        np.concatenate([np.array(values, dtype=np.int64), own]),
+        (
+            np.concatenate([np.array(rows, dtype=np.int64), everyone_self]),
+            np.concatenate([np.array(columns, dtype=np.int64), everyone_self]),
+        ),
+    )
+    return Mixing(csr_array(entries, shape=(size, size)))
 
 
 def everyone(tokens: int) -> Mixing:
@@ -119,21 +173,37 @@ def everyone(tokens: int) -> Mixing:
 
 
 def past(tokens: int) -> Mixing:
-    """`uniform(causal(tokens))` without going through its N^2 / 2 edges one by one.
+    """`uniform(causal(...))` of all that came before, without its N^2 / 2 edges one by one.
 
     Example:
-        >>> past(3).effective().tolist()
-        [1.0, 2.0, 3.0]
+        >>> past(3).weights.toarray().tolist()
+        [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
     return Mixing(csr_array(np.tri(tokens, dtype=np.int64)))
 
 
-def mixing_of(kind: str, tokens: int) -> Mixing:
-    """Uniform mixing on a graph family, by its name in an experiment file.
+def mixing_of(kind: str, family: Family, weights: str = "uniform") -> Mixing:
+    """Mixing on a graph family, by the names of an experiment file.
+
+    Args:
+        kind: name of the family.
+        family: its parameters.
+        weights: `uniform` or `metropolis`.
+
+    Raises:
+        ValueError: if the family has no such graph.
 
     Example:
-        >>> mixing_of("complete", 5).is_shared
+        >>> mixing_of("complete", Family(5)).is_shared
         True
     """
-    direct = {"complete": everyone, "causal": past}
-    return direct[kind](tokens) if kind in direct else uniform(FAMILIES[kind](tokens))
+    if weights == "uniform" and kind == "complete":
+        return everyone(family.tokens)
+    if weights == "uniform" and kind == "causal" and family.window is None:
+        return past(family.tokens)
+    return weigh(FAMILIES[kind](family), weights)
+
+
+def weigh(graph: Graph, weights: str) -> Mixing:
+    """Mixing on any graph whose nodes are 0..N-1: `uniform` or `metropolis` weights."""
+    return uniform(graph) if weights == "uniform" else metropolis(graph)
