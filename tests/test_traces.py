@@ -1,6 +1,7 @@
 """A run on disk: complete, readable when stopped, its size predicted."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -92,10 +93,13 @@ def test_the_predicted_size_bounds_the_size(level: str, tmp_path: Path) -> None:
     assert size <= predicted_bytes(experiment) + overhead
 
 
-def test_a_trace_that_does_not_fit_is_refused_before_the_run(tmp_path: Path) -> None:
-    huge = SMALL.with_values({"run.trace": "full", "task.prompts": 2**31, "task.tokens": 1000})
+def test_a_trace_that_does_not_fit_is_refused_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nearly_full = shutil.disk_usage(tmp_path)._replace(free=10_000)
+    monkeypatch.setattr("runner.record.shutil.disk_usage", lambda path: nearly_full)
     with pytest.raises(UsageErrors, match=r"run\.trace = 'full' .* GiB of free disk"):
-        simulate(huge, out=tmp_path)
+        simulate(SMALL.with_values({"run.trace": "full"}), out=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
