@@ -125,9 +125,7 @@ class Inference:
         forms = self.noise.forms
         result = np.empty((weights.shape[0], len(self.codebook), weights.shape[2]))
         for code, direction in enumerate(self.codebook.directions):
-            along = means[0] * direction[0]
-            for mean, coefficient in zip(means[1:], direction[1:], strict=True):
-                along = along + mean * coefficient
+            along = dot(means, list(direction))
             centred = along - fold(weights * along)[:, None]
             spread = centred * centred
             if forms.shape[1]:

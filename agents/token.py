@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Integer, UInt
 
 from agents.channel import Channel
 from agents.draws import Purpose, normals
-from agents.ordered import fold
+from agents.ordered import dot, fold
 from agents.policy import Field, Policy
 from agents.prior import Latent, Prior, draw_latent
 from agents.prompt import TokenView, draw_tokens
@@ -148,9 +148,7 @@ def step(
         code_type = np.uint8 if policy.codes <= 256 else np.uint16
         outgoing = Sent(message.codes.astype(code_type), wire)
     estimate = policy.estimate(state)
-    error = np.zeros(place.tokens.labels.shape)
-    for k, component in enumerate(place.truth.vector):
-        error += (estimate[:, k] - component) ** 2
+    error = _squared_distance(estimate, place.truth.vector)
     observed = _observe(system, place, state, estimate) if detail else None
     return Step(state, outgoing, Report(error, effective, clipped, observed))
 
@@ -191,15 +189,20 @@ def _observe(system: System, place: Place, state: Any, estimate: Float[np.ndarra
     return Detail(estimate, np.ascontiguousarray(np.moveaxis(correct, 0, 1)), entropy)
 
 
+def _squared_distance(
+    estimate: Float[np.ndarray, "n d B"], point: Float[np.ndarray, "d #B"]
+) -> Float[np.ndarray, "n B"]:
+    offsets = [estimate[:, k] - component for k, component in enumerate(point)]
+    return dot(offsets, offsets)
+
+
 def _nearest_atom(
     atoms: Float[np.ndarray, "M d"], estimate: Float[np.ndarray, "n d B"]
 ) -> Integer[np.ndarray, "n B"]:
     nearest = np.zeros((estimate.shape[0], estimate.shape[2]), dtype=np.int64)
     smallest = np.full(nearest.shape, np.inf)
     for index, atom in enumerate(atoms):
-        distance = np.zeros(nearest.shape)
-        for k, component in enumerate(atom):
-            distance += (estimate[:, k] - component) ** 2
+        distance = _squared_distance(estimate, atom[:, None])
         closer = distance < smallest
         nearest[closer] = index
         smallest = np.where(closer, distance, smallest)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from agents.prior import amplitudes
+from agents.prior import amplitudes, axes_needed
 from analysis.prediction import predict
 from analysis.theory.closed_forms import pooled_signal_to_noise
 from runner.experiment import Experiment
@@ -166,10 +166,9 @@ def crossing(risk: np.ndarray, level: float) -> float:
 
 def with_room(experiment: Experiment, values: dict[str, object]) -> Experiment:
     """The experiment with some keys set, and with as many dimensions as its orthonormal tree then needs."""
-    levels = int(str(values.get("prior.levels", experiment.prior.levels)))
-    branching = int(str(values.get("prior.branching", experiment.prior.branching)))
-    directions = values.get("prior.directions", experiment.prior.directions)
-    dim = int(str(values.get("prior.dim", experiment.prior.dim)))
-    if directions == "orthonormal":
-        dim = max(dim, branching**levels - 1)
-    return experiment.with_values({**values, "prior.dim": dim})
+    varied = experiment.with_values(values)
+    section = varied.prior
+    if section.directions != "orthonormal":
+        return varied
+    needed = axes_needed(section.levels, section.branching)
+    return varied.with_values({"prior.dim": max(section.dim, needed)})

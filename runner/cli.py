@@ -8,7 +8,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 import agents
@@ -29,6 +28,7 @@ from runner.experiment import Experiment, assignments, load
 from runner.facts import facts_of
 from runner.plan import Comparison
 from runner.record import check_room
+from runner.risk import mean_over_prompts
 from runner.simulation import engine_of, simulate
 
 app = typer.Typer(
@@ -131,10 +131,10 @@ def train(
 
         trained = trained_model(experiment, out / "weights", Display())
         prompts = range(experiment.task.prompts)
-        risk = prompt_risk(forward_on_prompts(trained.model(), experiment, prompts), experiment, prompts)
-        error = risk.std(axis=1, ddof=1) / np.sqrt(len(prompts)) if len(prompts) > 1 else risk[:, 0] * np.nan
+        estimates = forward_on_prompts(trained.model(), experiment, prompts)
+        risk, error = mean_over_prompts(prompt_risk(estimates, experiment, prompts))
         summary = {
-            "risk": risk.mean(axis=1).tolist(),
+            "risk": risk.tolist(),
             "risk_se": finite(error.tolist()),
             "loss": trained.losses[-1][1],
             "seconds": trained.seconds,
@@ -143,7 +143,7 @@ def train(
         if as_json:
             answer(summary)
         else:
-            print_risk(risk.mean(axis=1).tolist(), error.tolist(), "depth read out")
+            print_risk(risk.tolist(), error.tolist(), "depth read out")
             print(f"trained in {trained.seconds:.1f} s; weights are kept in {out / 'weights'}")
 
 

@@ -17,10 +17,11 @@ import numpy as np
 import ray
 
 from agents.token import Place, Sent, Step, System, Tally, step, take_place
-from runner.engine import Outcome, join_reports, join_sent
+from runner.engine import Outcome, join_reports, join_sent, tally_blocks
 from runner.errors import RunFailed, UsageError, UsageErrors
+from runner.guard import PACKAGES
 from runner.memory import available_memory
-from runner.source import PACKAGES, fingerprint, folder_of
+from runner.source import fingerprint, folder_of
 from topology.placement import blocks
 
 if TYPE_CHECKING:  # a token actor loads neither the display nor networkx
@@ -67,8 +68,7 @@ class Hub:
         self, mixing: "Mixing", count: int, parts: list[np.ndarray], *sent: Sent
     ) -> Tally | list[Tally]:
         """One tally for each block; a single one if all receivers hear the same."""
-        whole = join_sent(list(sent))
-        tallies = [Tally(*mixing.tally(whole.codes, whole.wire, count, part)) for part in parts]
+        tallies = tally_blocks(mixing, join_sent(list(sent)), count, parts)
         return tallies if len(tallies) > 1 else tallies[0]
 
 
@@ -151,7 +151,7 @@ class RayEngine:
         """The rounds 0..L of a batch of prompts, in order."""
         parts = blocks(mixing.tokens, self.tokens_per_actor)
         actors = self._ready(len(parts))
-        receivers = parts[:1] if mixing.is_shared else parts
+        heard = 1 if mixing.is_shared else len(parts)
         self._runs += 1
         shared_system, shared_mixing = ray.put(system), ray.put(mixing)
         states: list[Any] = [None] * len(parts)
@@ -161,10 +161,10 @@ class RayEngine:
         spoken: list[list[Any]] = []
         for index in range(system.rounds + 1):
             if index:
-                summed = self.hub.tally.options(num_returns=len(receivers)).remote(
-                    shared_mixing, system.policy.codes, receivers, *sent
+                summed = self.hub.tally.options(num_returns=heard).remote(
+                    shared_mixing, system.policy.codes, parts, *sent
                 )
-                tallies = [summed] * len(parts) if len(receivers) == 1 else summed
+                tallies = [summed] * len(parts) if heard == 1 else summed
             spoken.append(sent if messages and index else [])
             triples = [
                 actor.step.options(num_returns=3).remote(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from agents.transformer import export
 from analysis.figures import risk_against_depth, save
-from analysis.measures import mean_over_prompts, paired_difference
+from analysis.measures import paired_difference
 from analysis.prediction import infinite_tokens, predict
 from analysis.verdict import sentence
 from runner.assembly import check
@@ -25,6 +25,7 @@ from runner.experiment import Experiment
 from runner.models import trained_models
 from runner.plan import Comparison, PolicyName, Variant
 from runner.record import new_folder, write_table, write_text
+from runner.risk import mean_over_prompts
 from runner.simulation import Simulation, simulate
 from runner.weights import Trained
 

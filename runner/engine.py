@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from agents.token import Detail, Report, Sent, System
+from agents.token import Detail, Report, Sent, System, Tally
 
 if TYPE_CHECKING:
     from topology.mixing import Mixing
@@ -71,6 +71,12 @@ def join_reports(reports: list[Report]) -> Report:
         np.concatenate([report.clipped for report in reports]),
         Detail(*(np.concatenate(parts) for parts in zip(*details, strict=True))) if details else None,
     )
+
+
+def tally_blocks(mixing: "Mixing", sent: Sent, codes: int, parts: list[np.ndarray]) -> list[Tally]:
+    """What each block of receivers hears; a single tally if all hear the same."""
+    receivers = parts[:1] if mixing.is_shared else parts
+    return [Tally(*mixing.tally(sent.codes, sent.wire, codes, part)) for part in receivers]
 
 
 def join_sent(blocks: list[Sent]) -> Sent:

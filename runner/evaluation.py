@@ -8,6 +8,7 @@ from agents.draws import Purpose, normals
 from agents.prior import draw_latent
 from agents.prompt import draw_tokens
 from agents.transformer import Transformer
+from runner.assembly import prior_of
 from runner.experiment import Experiment
 from runner.models import job_of
 
@@ -59,6 +60,6 @@ def prompt_risk(
     estimates: Float[np.ndarray, "depths rows d B"], experiment: Experiment, prompts: range
 ) -> Float[np.ndarray, "depths B"]:
     """|w - w_i|^2 / E|w|^2 of each prompt, mean over positions."""
-    prior = job_of(experiment).prior
+    prior = prior_of(experiment)
     truth = draw_latent(prior, experiment.run.seed, prompts).vector
     return np.asarray(((estimates - truth) ** 2).sum(axis=2).mean(axis=1) / prior.power())

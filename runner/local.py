@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from agents.token import Sent, System, Tally, step, take_place
-from runner.engine import Outcome, join_reports, join_sent
+from runner.engine import Outcome, join_reports, join_sent, tally_blocks
 from topology.mixing import Mixing
 from topology.placement import blocks
 
@@ -41,7 +41,8 @@ class LocalEngine:
             began = perf_counter()
             before = _joined(sent)
             if before is not None:
-                tallies = _tallies(system, mixing, before, parts)
+                heard = tally_blocks(mixing, before, system.policy.codes, parts)
+                tallies = [*heard] if len(heard) == len(parts) else [heard[0]] * len(parts)
             steps = [
                 step(system, place, state, own, tally, index, detail)
                 for place, state, own, tally in zip(places, states, sent, tallies, strict=True)
@@ -59,11 +60,3 @@ class LocalEngine:
 def _joined(sent: list[Sent | None]) -> Sent | None:
     present = [block for block in sent if block is not None]
     return join_sent(present) if present else None
-
-
-def _tallies(system: System, mixing: Mixing, sent: Sent, parts: list[np.ndarray]) -> list[Tally | None]:
-    count = system.policy.codes
-    if mixing.is_shared:
-        shared = Tally(*mixing.tally(sent.codes, sent.wire, count, parts[0]))
-        return [shared] * len(parts)
-    return [Tally(*mixing.tally(sent.codes, sent.wire, count, part)) for part in parts]

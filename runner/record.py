@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agents.channel import Channel
+from runner.assembly import channel_of
 from runner.engine import Outcome
 from runner.errors import UsageError, UsageErrors
 from runner.experiment import Experiment
@@ -117,7 +117,7 @@ class TraceWriter:
         self.folder = folder
         self._engine = engine
         self._experiment = experiment
-        self._channel = Channel(experiment.channel.channels, experiment.channel.bits, experiment.channel.clip)
+        self._channel = channel_of(experiment)
         self._bits = bits
 
     def manifest(self, status: str) -> None:

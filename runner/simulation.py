@@ -24,6 +24,7 @@ from runner.local import LocalEngine
 from runner.memory import available_memory
 from runner.ray_environment import prepare
 from runner.record import TraceWriter, check_room, new_folder, traced_prompts
+from runner.risk import mean_over_prompts
 
 _BATCH_BYTES = 2**30  # workspaces of a batch of prompts stay below this, and below a quarter of what is free
 
@@ -57,15 +58,12 @@ class Simulation:
     @property
     def risk(self) -> Float[np.ndarray, " rounds"]:
         """Excess risk relative to E|w|^2, rounds 0..L."""
-        return self.prompt_risk.mean(axis=1)
+        return mean_over_prompts(self.prompt_risk).value
 
     @property
     def risk_se(self) -> Float[np.ndarray, " rounds"]:
         """Standard error of the risk over prompts; NaN for a single prompt."""
-        count = self.prompt_risk.shape[1]
-        if count < 2:
-            return np.full(len(self.prompt_risk), np.nan)
-        return self.prompt_risk.std(axis=1, ddof=1) / np.sqrt(count)
+        return mean_over_prompts(self.prompt_risk).error
 
     def __repr__(self) -> str:
         rows = "\n".join(

@@ -6,8 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import agents
-
-PACKAGES = ("agents", "topology", "runner", "analysis")
+from runner.guard import PACKAGES
 
 
 def folder_of(package: str) -> Path:
