@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from agents.codebook import Codebook
-from agents.measurement import Measurement, MessageNoise, Noise
+from agents.measurement import Measurement, MessageNoise, Noise, shared
 from agents.ordered import components, dot, fold
+from agents.policy import Field
 from agents.prior import Prior
 
 Array = np.ndarray
@@ -56,13 +57,14 @@ class Inference:
 
     Example:
         >>> from agents.codebook import principal
+        >>> from agents.policy import Field
         >>> from agents.prior import tree
         >>> prior = tree(1, 2, 1.0, 1)
         >>> inference = Inference(prior, principal(prior), label_noise=0.0, channel_variance=1.0)
         >>> belief = inference.start(tokens=1, prompts=1)
         >>> one = np.ones((1, 1))
         >>> heard = inference.hear(
-        ...     belief, np.zeros((1, 1, 1), int), one[None], 50 * one[None], None)
+        ...     belief, Field(np.zeros((1, 1, 1), int), one[None], 50 * one[None], 50 * one), None)
         >>> abs(float(inference.estimate(heard).item())) > 0.99
         True
     """
@@ -92,25 +94,25 @@ class Inference:
     def hear(
         self,
         belief: Belief,
-        codes: Integer[Array, "n K B"],
-        values: Float[Array, "n K B"],
-        effective: Float[Array, "n K B"],
+        field: Field,
         control: Float[Array, "n d B"] | None,
     ) -> Belief:
-        """Update on the K fields of one round.
+        """Update on the K means of one round.
 
         Args:
-            belief: belief at the start of the round, which predicts the noise of all K fields.
-            codes: directions that were asked.
-            values: means that were heard.
-            effective: effective number of tokens behind each mean, 0 where none spoke.
+            belief: belief at the start of the round, which predicts the noise of all K means.
+            field: what was heard.
             control: control variate in this round's messages; None without it.
         """
         before = belief
-        for channel in range(codes.shape[1]):
-            asked = codes[:, channel]
+        for channel in range(field.codes.shape[1]):
+            asked = field.codes[:, channel]
             noise = self.noise.predict(before.gaussian, before.heard, belief.heard, asked, control)
-            belief = self._hear_one(belief, noise, asked, values[:, channel], effective[:, channel])
+            if field.relayed is not None:
+                more = self.channel_variance * (field.relayed[:, channel] - 1.0)
+                noise = noise._replace(own=noise.own + more[:, None])
+            value, effective = field.values[:, channel], field.effective[:, channel]
+            belief = self._hear_one(belief, noise, asked, value, effective, field.around)
         return belief
 
     def estimate(self, belief: Belief) -> Float[Array, "n d B"]:
@@ -147,6 +149,7 @@ class Inference:
         code: Integer[Array, "n B"],
         value: Float[Array, "n B"],
         effective: Float[Array, "n B"],
+        around: Float[Array, "n B"],
     ) -> Belief:
         """Whiten one field against the earlier ones: one more row of a Cholesky factor."""
         present = (effective > 0)[:, None]
@@ -164,7 +167,7 @@ class Inference:
                 other = components(self.noise.forms, past.code)
                 entry = entry + dot(forms, [part[:, None] for part in other])
             if cross is not None:
-                entry = entry + cross / np.maximum(count, past.effective)[:, None]
+                entry = entry + cross * shared(count, around, past)[:, None]
             for mine, theirs in zip(row, past.row, strict=True):
                 entry = entry - mine * theirs
             entry = entry * past.scale * present
@@ -179,7 +182,9 @@ class Inference:
         gain = np.empty(belief.gaussian.shape)
         for r, raw in enumerate(gains):
             gain[:, :, r] = raw * scale
-        heard = Measurement(code, noise.control, noise.centre, effective, tuple(row), scale, innovation, gain)
+        heard = Measurement(
+            code, noise.control, noise.centre, effective, around, tuple(row), scale, innovation, gain
+        )
         return Belief(
             belief.log_weights + evidence,
             belief.gaussian + gain * innovation[:, :, None],

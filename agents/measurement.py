@@ -22,6 +22,7 @@ class Measurement(NamedTuple):
         control: control variate v of the senders, taken to be the listener's own; zero without [n, d, B].
         centre: posterior mean of z that predicted the size of the noise; zero without control [n, M, R, B].
         effective: effective number of tokens that were averaged [n, B].
+        around: effective number of tokens that could have been [n, B].
         row: row of the Cholesky factor, without its diagonal: one entry [n, M, B] for each earlier field.
         scale: inverse of the diagonal entry, 0 where nothing was heard [n, M, B].
         innovation: what the earlier fields did not predict, in standard deviations [n, M, B].
@@ -32,10 +33,30 @@ class Measurement(NamedTuple):
     control: Float[Array, "n d B"]
     centre: Float[Array, "n M R B"]
     effective: Float[Array, "n B"]
+    around: Float[Array, "n B"]
     row: tuple[Float[Array, "n M B"], ...]
     scale: Float[Array, "n M B"]
     innovation: Float[Array, "n M B"]
     gain: Float[Array, "n M R B"]
+
+
+def shared(count: Float[Array, "n B"], around: Float[Array, "n B"], past: Measurement) -> Float[Array, "n B"]:
+    """Share of a token's covariance that two means have in common: sum_j a_j b_j of their weights.
+
+        (1 + (n_t - 1)(n_s - 1) / (n - 1)) / (n_t n_s)
+
+    for means over n_t and n_s of n tokens: a token is in both itself, and of the others those that spoke
+    to the question are taken to be independent draws. If all spoke both times it is 1 / n.
+
+    Args:
+        count: n_t, effective number of tokens behind the new mean.
+        around: effective number of tokens that could have been.
+        past: the earlier mean.
+    """
+    most = np.maximum(around, past.around) - 1.0
+    then = np.where(past.effective > 0, past.effective, 1.0)
+    both = 1.0 + (count - 1.0) * (then - 1.0) / np.where(most > 0, most, 1.0)
+    return both / (count * then)
 
 
 class Noise(NamedTuple):
@@ -67,8 +88,8 @@ class MessageNoise:
     With a control variate a_t and P_t are those of the posterior before round t: w - a_t is not
     correlated with what was heard before. Without it v = 0 and q is w itself in every round, so a and P
     stay those of the prior. Either way the covariance is that of one process, hence positive, and for a
-    single Gaussian atom it does not depend on what is heard. The mean over n_t tokens in one round and
-    n_s in another has this covariance over max(n_t, n_s), exact if one group is part of the other.
+    single Gaussian atom it does not depend on what is heard. How much of it is in two means depends on how
+    many tokens are behind both, see `shared`.
 
     Attributes:
         prior: prior over w.

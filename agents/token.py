@@ -48,10 +48,15 @@ class Place(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """Messages on the wire: code and integer for each channel [n, K, B]."""
+    """Messages on the wire: code and integer for each channel, and which were sent if not all [n, K, B]."""
 
     codes: UInt[np.ndarray, "n K B"]
     wire: UInt[np.ndarray, "n K B"]
+    spoken: Bool[np.ndarray, "n K B"] | None = None
+
+    def scalars(self) -> int:
+        """Number of scalars that were sent."""
+        return self.codes.size if self.spoken is None else int(self.spoken.sum())
 
 
 class Tally(NamedTuple):
@@ -75,12 +80,14 @@ class Report(NamedTuple):
         error: |w - w_i|^2 [n, B].
         effective: effective number of tokens heard, mean over channels; no rows in round 0 [n, B].
         clipped: which emitted values did not fit the channel; no rows after the last round [n, K, B].
+        scalars: number of scalars emitted, over tokens, channels and prompts.
         detail: what a trace stores of the workspace, if it was asked for.
     """
 
     error: Float[np.ndarray, "n B"]
     effective: Float[np.ndarray, "f B"]
     clipped: Bool[np.ndarray, "g K B"]
+    scalars: int
     detail: "Detail | None"
 
 
@@ -141,28 +148,36 @@ def step(
         field = _listen(channel, sent, tally)
         state = policy.absorb(state, field, round)
         effective = fold(field.effective) / channel.channels
-    outgoing, clipped = None, np.empty((0, channel.channels, len(place.prompts)), dtype=bool)
+    outgoing, clipped, scalars = None, np.empty((0, channel.channels, len(place.prompts)), dtype=bool), 0
     if round < system.rounds:
         message = policy.emit(state, place.tokens, round + 1)
         wire, clipped = channel.encode(message.values + _transmitter_noise(system, place, round + 1))
         code_type = np.uint8 if policy.codes <= 256 else np.uint16
-        outgoing = Sent(message.codes.astype(code_type), wire)
+        outgoing = Sent(message.codes.astype(code_type), wire, message.spoken)
+        scalars = outgoing.scalars()
+        if message.spoken is not None:
+            clipped &= message.spoken
     estimate = policy.estimate(state)
     error = _squared_distance(estimate, place.truth.vector)
     observed = _observe(system, place, state, estimate) if detail else None
-    return Step(state, outgoing, Report(error, effective, clipped, observed))
+    return Step(state, outgoing, Report(error, effective, clipped, scalars, observed))
 
 
 def _listen(channel: Channel, sent: Sent, tally: Tally) -> Field:
     """Read the tally on the codes that the token itself asked: K numbers a round."""
     codes = sent.codes.astype(np.int64)
+    # Every token that speaks does so on all channels, each a code of its own.
+    voices, squares = tally.weight.sum(axis=1), tally.square.sum(axis=1)
+    around = voices.astype(float) ** 2 / np.maximum(squares * channel.channels, 1)
     shape = (codes.shape[0], tally.total.shape[1], tally.total.shape[2])
     total, weight, square = (
         np.take_along_axis(np.broadcast_to(part, shape), codes, axis=1)
         for part in (tally.total, tally.weight, tally.square)
     )
     effective = weight.astype(float) ** 2 / np.maximum(square, 1)
-    return Field(codes, channel.decode(total, weight), effective)
+    return Field(
+        codes, channel.decode(total, weight), effective, np.broadcast_to(around, (shape[0], shape[2]))
+    )
 
 
 def _transmitter_noise(system: System, place: Place, round: int) -> Float[np.ndarray, "n K B"]:

@@ -7,6 +7,8 @@ import pandas as pd
 
 from analysis.measures import z_scores
 
+_SIZEABLE = 0.01  # a risk below is made of rare errors
+
 
 def sentence(rows: pd.DataFrame, max_difference: float | None, null_gap: tuple[float, float] | None) -> str:
     """The sentence that a comparison ends with; it says so where a claim does not hold.
@@ -37,6 +39,45 @@ def sentence(rows: pd.DataFrame, max_difference: float | None, null_gap: tuple[f
         verdict = "gains nothing" if abs(gap) <= 3 * error + 1e-12 else "differs from static"
         parts.append(f"on the matched Gaussian adaptivity {verdict} ({gap:+.4f} ± {error:.4f})")
     return "; ".join(parts) + "."
+
+
+def locality_sentence(depths: pd.DataFrame, contexts: pd.DataFrame) -> str:
+    """The sentence that a comparison of graphs ends with; it says so where a limit does not hold.
+
+    Args:
+        depths: source, family, mixing_time, depth, risk, risk_se, limit; agents and theory.
+        contexts: source, policy, context, risk, risk_se on the causal graph; may be empty.
+    """
+    agents = depths[depths["source"] == "agents"]
+    found = sorted(agents["depth"].unique())
+    middle = found[len(found) // 2]
+    at = agents[agents["depth"] == middle].sort_values("mixing_time")
+    listed = ", ".join(f"{_graph(row)} {_number(row)}" for _, row in at.iterrows())
+    parts = [f"After {middle} rounds gossip is at: {listed}"]
+    both = agents.merge(
+        depths[depths["source"] == "theory"], on=["family", "depth"], suffixes=("", "_theory")
+    )
+    sizeable = both[both["risk"] > _SIZEABLE]
+    if len(sizeable):
+        off = sizeable["risk"] / sizeable["risk_theory"] - 1
+        parts.append(
+            f"agents are {100 * off.median():+.0f} % from theory, for which neighbours agree what to ask, in "
+            f"the median and {100 * off.min():+.0f} to {100 * off.max():+.0f} % at risks above {_SIZEABLE}"
+        )
+    below = agents[agents["risk"] + 3 * agents["risk_se"] < agents["limit"]]
+    verdict = "no risk is below" if below.empty else f"{len(below)} of {len(agents)} risks are below"
+    parts.append(f"{verdict} the Bayes risk of its light cone")
+    last = contexts[contexts["context"] == contexts["context"].max()] if len(contexts) else contexts
+    for source, name in (("agents", "agents"), ("transformer", "the trained transformer")):
+        here = last[last["source"] == source] if len(last) else last
+        if len(here):
+            values = ", ".join(f"{row['policy']} {_number(row)}" for _, row in here.iterrows())
+            parts.append(f"at the end of {int(here['context'].iloc[0])} causal tokens {name}: {values}")
+    return "; ".join(parts) + "."
+
+
+def _graph(row: Any) -> str:
+    return str(row["family"]).replace("_", " ")
 
 
 def largest_z(rows: pd.DataFrame) -> tuple[float, int] | None:

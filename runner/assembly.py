@@ -5,12 +5,17 @@ starts, with the key to change.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from agents.belief import Inference
 from agents.channel import Channel
 from agents.codebook import Codebook, pooled, principal
 from agents.policies.adaptive import Adaptive
+from agents.policies.flood import Flood, root
+from agents.policies.gossip import Gossip, Unasked
+from agents.policies.gradient import Gradient, step_length
 from agents.policies.learned import Learned
 from agents.policies.static import Static, in_turn, open_loop
 from agents.policy import Policy
@@ -18,12 +23,16 @@ from agents.prior import Prior, axes_needed, gaussian, matched_gaussian, tree
 from agents.token import System
 from runner.errors import UsageError, UsageErrors
 from runner.experiment import Experiment
-from runner.memory import available_memory
+from runner.footprint import check_memory
 from topology.families import FAMILIES, Family, Graph
-from topology.files import read_graph
+from topology.files import read_graph, relabelled
 from topology.mixing import Mixing, mixing_of, weigh
 
+if TYPE_CHECKING:
+    import networkx as nx
+
 _LARGEST_MIXTURE = 4096
+_MOST_CHANNELS = 2**15 - 1  # codes are stored as 16-bit integers
 
 
 def prior_of(experiment: Experiment) -> Prior:
@@ -74,7 +83,7 @@ def check_prior(experiment: Experiment) -> None:
 def channel_of(experiment: Experiment) -> Channel:
     """The channel of [channel]."""
     section = experiment.channel
-    return Channel(section.channels, section.bits, section.clip, section.noise)
+    return Channel(experiment.channels, section.bits, section.clip, section.noise)
 
 
 def codebook_of(experiment: Experiment, prior: Prior) -> Codebook:
@@ -126,14 +135,19 @@ def family_of(experiment: Experiment) -> Family:
     return Family(experiment.task.tokens, section.degree, section.rewire, section.window, section.seed)
 
 
-def mixing_for(experiment: Experiment) -> Mixing:
-    """The integer mixing weights of [graph].
+def mixing_for(experiment: Experiment, graph: "nx.Graph[Any] | None" = None) -> Mixing:
+    """The integer mixing weights of [graph], or of a graph in its place.
 
     Raises:
         UsageErrors: if there is no such graph, or sums of messages would not fit into 64 bits.
     """
     section = experiment.graph
-    if section.kind in ("complete", "causal"):
+    if graph is not None:
+        if graph.number_of_nodes() != experiment.task.tokens:
+            possible = f"{graph.number_of_nodes()}, the number of nodes of the graph"
+            raise UsageErrors([UsageError("task.tokens", experiment.task.tokens, possible)])
+        mixing = weigh(relabelled(graph), section.mixing)
+    elif section.kind in ("complete", "causal"):
         mixing = mixing_of(section.kind, family_of(experiment), section.mixing)
     else:
         mixing = weigh(graph_of(experiment), section.mixing)
@@ -160,13 +174,21 @@ def policy_of(
             possible = f"{len(learned.layers)}, the number of layers of the weights that were handed in"
             raise UsageErrors([UsageError("run.rounds", experiment.run.rounds, possible)])
         return learned
-    channel = channel_of(experiment)
+    channel, label_noise = channel_of(experiment), experiment.task.label_noise
+    if section.kind == "gradient":
+        if section.step is not None:
+            return Gradient(prior.dim, np.full(mixing.tokens, section.step))
+        return Gradient(prior.dim, step_length(mixing.fewest_beside(), prior.dim, label_noise))
+    if section.kind == "flood":
+        return Flood(mixing.tokens, prior.mean(), root(prior.covariance()), label_noise)
     codebook = codebook_of(experiment, prior)
-    inference = Inference(
-        prior, codebook, experiment.task.label_noise, channel.variance, section.belief == "joint"
-    )
+    inference = Inference(prior, codebook, label_noise, channel.variance, section.belief == "joint")
     if section.kind == "adaptive":
         return Adaptive(inference, channel.channels, section.control_variate)
+    if section.kind == "gossip":
+        unasked = Unasked(inference, channel.channels, section.control_variate)
+        turns = turns_of(experiment, mixing)
+        return Gossip(unasked, turns, mixing.reach(max(turns)))
     if section.order == "pooled":
         schedule = in_turn(len(codebook), experiment.run.rounds, channel.channels)
     else:
@@ -176,6 +198,16 @@ def policy_of(
             inference, experiment.run.rounds, channel.channels, effective, section.control_variate
         )
     return Static(inference, channel.channels, section.control_variate, schedule)
+
+
+def turns_of(experiment: Experiment, mixing: Mixing) -> tuple[int, ...]:
+    """Rounds of averaging for each question: what the experiment says, or what theory finds best."""
+    asked = experiment.policy.rounds_per_scale
+    if asked == "auto":
+        from runner.planning import best_rounds_per_scale  # it stands above, and asks the theory
+
+        return (best_rounds_per_scale(experiment, mixing),)
+    return (asked,) if isinstance(asked, int) else asked
 
 
 def system_of(experiment: Experiment, prior: Prior, mixing: Mixing, learned: Learned | None = None) -> System:
@@ -190,83 +222,32 @@ def system_of(experiment: Experiment, prior: Prior, mixing: Mixing, learned: Lea
     )
 
 
-def bytes_per_token_prompt(experiment: Experiment) -> int:
-    """Memory that one token of one prompt takes at the end of a run, in bytes; an estimate from above.
-
-    A belief keeps, for each atom, a triangle of whitened measurements; beside it stand the inputs, the
-    estimates that served as control, and temporaries of a few rows.
-    """
-    section = experiment.prior
-    atoms = section.branching**section.levels if section.kind == "tree" else 1
-    rank = section.dim if section.kind != "tree" or section.jitter else 0
-    heard = experiment.run.rounds * experiment.channel.channels
-    if experiment.policy.kind == "learned":
-        numbers = 4 * (experiment.transformer.width + experiment.transformer.hidden)
-    else:
-        numbers = atoms * (heard * (heard + 5) // 2 + (heard + 2) * rank + 12) + heard * section.dim
-    return 8 * (numbers + 6 * section.dim + 16)
-
-
-def check(experiment: Experiment) -> None:
+def check(experiment: Experiment, graph: "nx.Graph[Any] | None" = None) -> None:
     """Refuse what cannot run, before anything starts.
+
+    Args:
+        experiment: what would be run.
+        graph: in place of the experiment's.
 
     Raises:
         UsageErrors: naming the key, what was given, what is possible.
     """
     check_prior(experiment)
-    free = available_memory()
-    per_token = bytes_per_token_prompt(experiment)
-    needed = experiment.task.tokens * per_token + graph_bytes(experiment)
-    if needed > free:
-        raise UsageErrors(
-            [
-                UsageError(
-                    "task.tokens",
-                    experiment.task.tokens,
-                    f"up to about {_largest(experiment, free):,} tokens here: one prompt of "
-                    f"{experiment.task.tokens:,} takes {needed / 2**30:.1f} GiB and "
-                    f"{free / 2**30:.1f} GiB are free",
-                )
-            ]
-        )
-    kept = (experiment.run.rounds + 1) * 8  # the risk of a prompt in each round
-    if experiment.task.prompts * kept > free:
-        possible = f"up to about {free // kept:,} prompts here: their risks alone take {kept} bytes each"
-        raise UsageErrors([UsageError("task.prompts", experiment.task.prompts, possible)])
+    check_memory(experiment)
     prior = prior_of(experiment)
-    if experiment.policy.kind != "learned":
+    _check_channels(experiment)
+    if experiment.policy.kind in ("adaptive", "static", "gossip"):
         codebook_of(experiment, prior)
-    mixing_for(experiment)
+    mixing_for(experiment, graph)
 
 
-def graph_bytes(experiment: Experiment) -> int:
-    """Memory that the graph takes while it is made, in bytes; an estimate from above."""
-    tokens, section = experiment.task.tokens, experiment.graph
-    plain = section.mixing == "uniform"
-    if section.kind == "complete" and plain:
-        return 0
-    if section.kind == "causal" and plain and section.window is None:
-        return 12 * tokens**2
-    edges = {
-        "complete": tokens**2,
-        "causal": tokens * min(tokens, section.window or tokens),
-        "barbell": tokens**2 // 2,
-        "erdos_renyi": tokens * section.degree,
-        "ring": tokens * section.degree,
-        "small_world": tokens * section.degree,
-        "random_regular": tokens * section.degree,
-    }.get(section.kind, 4 * tokens)
-    return 600 * edges  # networkx keeps a dictionary for each edge
-
-
-def _largest(experiment: Experiment, free: int) -> int:
-    """The largest number of tokens that fits, by halving."""
-    tokens = experiment.task.tokens
-    while tokens > 1:
-        tokens //= 2
-        smaller = experiment.model_copy(
-            update={"task": experiment.task.model_copy(update={"tokens": tokens})}
-        )
-        if tokens * bytes_per_token_prompt(smaller) + graph_bytes(smaller) <= free:
-            break
-    return tokens
+def _check_channels(experiment: Experiment) -> None:
+    """Refuse a number of channels where the policy says how many numbers a message has."""
+    kind, needed = experiment.policy.kind, experiment.channels
+    if kind in ("gradient", "flood") and experiment.channel.channels not in (1, needed):
+        possible = f"left out with policy {kind}, whose messages have {needed} numbers"
+        raise UsageErrors([UsageError("channel.channels", experiment.channel.channels, possible)])
+    if needed > _MOST_CHANNELS:
+        most = _MOST_CHANNELS // (experiment.prior.dim + 1)
+        possible = f"up to {most:,} with policy flood, whose messages name each number of each token"
+        raise UsageErrors([UsageError("task.tokens", experiment.task.tokens, possible)])

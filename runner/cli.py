@@ -11,13 +11,15 @@ from typing import Annotated, Any
 import typer
 
 import agents
-from runner.assembly import check
+from runner.assembly import check, mixing_for
 from runner.console import (
     clean_stdout,
     finite,
     print_comparison,
     print_curves,
     print_facts,
+    print_graph,
+    print_locality,
     print_risk,
     print_run,
     run_answer,
@@ -155,14 +157,26 @@ def compare(
     out: OutOption = Path("runs"),
     address: AddressOption = None,
 ) -> None:
-    """Put theory, agents and transformers side by side, with the null."""
+    """Put theory, agents and transformers side by side, with the null; or graphs, with a [locality] table."""
     with clean_stdout(as_json) as answer:
+        comparison, display = _load(file, settings), Display()
+        if comparison.locality is not None:
+            from runner.locality import check_locality, compare_locality
+
+            check_locality(comparison)
+            with _engine(comparison, address, display) as engine:
+                located = compare_locality(comparison, engine, out, display, Path(file).stem)
+            if as_json:
+                answer(located.answer())
+                return
+            print_locality(located.depths)
+            print("".join(f"figure: {path}\n" for path in located.figures) + f"tables: {located.folder}\n")
+            print(located.sentence)
+            return
         from runner.comparison import check_plan
         from runner.comparison import compare as compare_all
 
-        comparison = _load(file, settings)
         check_plan(comparison)
-        display = Display()
         with _engine(comparison, address, display) as engine:
             result = compare_all(
                 comparison, engine, out, workers=os.cpu_count() or 1, display=display, name=Path(file).stem
@@ -215,16 +229,30 @@ def theory(
 
 
 @app.command(name="check")
-def check_command(file: FileArgument, settings: SetOption = None, as_json: JsonOption = False) -> None:
-    """Check an experiment and predict its size, without running it."""
+def check_command(
+    file: FileArgument,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+    out: OutOption = Path("runs"),
+    figure: Annotated[bool, typer.Option("--figure", help="Draw the graph as a picture too.")] = False,
+) -> None:
+    """Check an experiment, draw its graph and predict its size, without running it."""
     with clean_stdout(as_json) as answer:
         experiment = _load(file, settings).experiment()
         check(experiment)
         facts = facts_of(experiment)
+        path = None
+        if figure:
+            from runner.drawing import draw_graph
+
+            path = draw_graph(experiment, out)
         if as_json:
-            answer(facts)
+            answer({**facts, **({"figure": str(path)} if path else {})})
             return
         print_facts(facts)
+        print_graph(mixing_for(experiment))
+        if path:
+            print(f"figure: {path}")
 
 
 def _load(file: str, settings: list[str] | None) -> Comparison:

@@ -232,7 +232,7 @@ def _collect(
     reports: list[list[Any]], spoken: list[list[Any]], empty: tuple[int, int, int]
 ) -> Iterator[Outcome]:
     """Fetch the rounds in order; what was fetched is let go."""
-    clipped = np.zeros(empty, dtype=bool)
+    clipped, scalars = np.zeros(empty, dtype=bool), 0
     for index, told in enumerate(reports):
         began = perf_counter()
         try:
@@ -241,5 +241,5 @@ def _collect(
         except ray.exceptions.RayError as failure:
             raise RunFailed(f"round {index} failed on the cluster: {failure}") from None
         reports[index], spoken[index] = [], []
-        yield Outcome(index, report, sent, clipped, perf_counter() - began)
-        clipped = report.clipped
+        yield Outcome(index, report, sent, clipped, scalars, perf_counter() - began)
+        clipped, scalars = report.clipped, report.scalars

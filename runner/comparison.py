@@ -15,7 +15,7 @@ from jaxtyping import Float
 from agents.transformer import export
 from analysis.figures import risk_against_depth, save
 from analysis.measures import paired_difference
-from analysis.prediction import infinite_tokens, predict
+from analysis.prediction import foreseen, infinite_tokens
 from analysis.verdict import sentence
 from runner.assembly import check
 from runner.display import Display
@@ -151,16 +151,16 @@ def caption(experiment: Experiment) -> str:
 def _theory(
     comparison: Comparison, plan: list[tuple[str, PolicyName]], rows: _Rows, display: Display
 ) -> None:
-    """State evolution and closed forms; left out where they are not written, on other graphs."""
-    if comparison.graph.kind != "complete":
-        return
+    """State evolution and closed forms, for the policies that have them."""
     depths = range(comparison.run.rounds + 1)
     with display.task("theory: state evolution", len(plan)) as advance:
         for done, (prior, policy) in enumerate(plan, 1):
             experiment = comparison.variant(prior, policy)
-            prediction = predict(experiment, comparison.compare.theory_samples)
-            rows.add("theory", prior, policy, depths, prediction.risk.tolist(), prediction.risk_se.tolist())
-            if policy == "adaptive" and (limit := infinite_tokens(experiment)) is not None:
+            found = foreseen(experiment, comparison.compare.theory_samples)
+            if found is not None:
+                rows.add("theory", prior, policy, depths, found.risk.tolist(), found.risk_se.tolist())
+            complete = comparison.graph.kind == "complete"
+            if complete and policy == "adaptive" and (limit := infinite_tokens(experiment)) is not None:
                 rows.add("theory", prior, INFINITE, depths, limit.tolist(), [0.0] * len(limit))
             advance(done, f"{policy}, {prior}")
 

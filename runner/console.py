@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from runner.simulation import Simulation
+from topology.mixing import Mixing
+from topology.picture import mask
 
 
 @contextmanager
@@ -57,6 +59,7 @@ def run_answer(result: Simulation) -> dict[str, Any]:
         "risk_se": finite(result.risk_se.tolist()),
         "bits_per_message": result.bits_per_message,
         "messages": result.messages,
+        "bits": result.bits,
         "clipped": result.clipped,
         "run": str(result.folder),
     }
@@ -65,10 +68,13 @@ def run_answer(result: Simulation) -> dict[str, Any]:
 def print_run(result: Simulation) -> None:
     """Risk by round, what it took, and where it is stored."""
     print_risk(result.risk.tolist(), result.risk_se.tolist(), "round")
-    share = result.clipped / max(1, result.messages * result.experiment.channel.channels)
+    share = result.clipped / max(1, int(result.scalars.sum()))
+    bits = f"{result.bits_per_message} bits"
+    if result.bits < result.messages * result.bits_per_message:
+        bits = f"at most {bits}"
     print(
-        f"{result.messages:,} messages of {result.bits_per_message} bits, {result.clipped:,} scalars clipped "
-        f"({100 * share:.2g} %)\ntraces: {result.folder}"
+        f"{result.messages:,} messages of {bits}, {result.clipped:,} scalars clipped ({100 * share:.2g} %)\n"
+        f"traces: {result.folder}"
     )
 
 
@@ -86,6 +92,32 @@ def print_facts(facts: dict[str, Any]) -> None:
     for key, value in facts.items():
         table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
     Console().print(table)
+
+
+def print_graph(mixing: Mixing) -> None:
+    """The locality graph as the mask of an attention."""
+    across = "sender" if mixing.tokens <= 128 else "sender, the darker the more links"
+    print(f"\nwho hears whom: a row for each receiver, a column for each {across}\n\n{mask(mixing)}")
+
+
+def print_locality(rows: pd.DataFrame) -> None:
+    """Risk by graph and depth, agents beside theory."""
+    depths = sorted(rows["depth"].unique())
+    table = Table(box=SIMPLE_HEAD, title="risk / E|w|² ± standard error (theory)", title_justify="left")
+    for heading in ("graph", "mixing time", *(f"depth {depth}" for depth in depths)):
+        table.add_column(heading, no_wrap=True)
+    for family, part in rows.groupby("family", sort=False):
+        agents, theory = (
+            part[part["source"] == source].set_index("depth") for source in ("agents", "theory")
+        )
+        cells = [
+            f"{agents.loc[depth, 'risk']:.4f}±{agents.loc[depth, 'risk_se']:.4f} "
+            f"({theory.loc[depth, 'risk']:.4f})"
+            for depth in depths
+        ]
+        time = f"{part['mixing_time'].iloc[0]:.3g}"
+        table.add_row(str(family).replace("_", " "), time, *cells)
+    Console(width=max(Console().width, 40 + 26 * len(depths))).print(table)
 
 
 def print_comparison(rows: pd.DataFrame) -> None:

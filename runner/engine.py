@@ -19,6 +19,7 @@ class Outcome(NamedTuple):
         report: of all positions at the end of the round.
         sent: messages that were sent at the beginning of the round, if messages were asked for.
         clipped: which scalars of the round's messages did not fit; no rows in round 0 [N, K, B].
+        scalars: number of scalars that were sent in the round.
         seconds: wall-clock time of the round, as far as the engine can tell.
     """
 
@@ -26,6 +27,7 @@ class Outcome(NamedTuple):
     report: Report
     sent: Sent | None
     clipped: np.ndarray
+    scalars: int
     seconds: float
 
 
@@ -69,6 +71,7 @@ def join_reports(reports: list[Report]) -> Report:
         np.concatenate([report.error for report in reports]),
         np.concatenate([report.effective for report in reports]),
         np.concatenate([report.clipped for report in reports]),
+        sum(report.scalars for report in reports),
         Detail(*(np.concatenate(parts) for parts in zip(*details, strict=True))) if details else None,
     )
 
@@ -76,9 +79,11 @@ def join_reports(reports: list[Report]) -> Report:
 def tally_blocks(mixing: "Mixing", sent: Sent, codes: int, parts: list[np.ndarray]) -> list[Tally]:
     """What each block of receivers hears; a single tally if all hear the same."""
     receivers = parts[:1] if mixing.is_shared else parts
-    return [Tally(*mixing.tally(sent.codes, sent.wire, codes, part)) for part in receivers]
+    return [Tally(*mixing.tally(sent.codes, sent.wire, codes, part, sent.spoken)) for part in receivers]
 
 
 def join_sent(blocks: list[Sent]) -> Sent:
     """The messages of consecutive blocks as one."""
-    return Sent(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+    codes, wire = (np.concatenate([block[part] for block in blocks]) for part in range(2))
+    spoken = [block.spoken for block in blocks if block.spoken is not None]
+    return Sent(codes, wire, np.concatenate(spoken) if spoken else None)

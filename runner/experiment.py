@@ -6,10 +6,11 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args, get_origin
+from types import NoneType
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 from pydantic.fields import FieldInfo
 
 from runner.errors import UsageError, UsageErrors, nearest
@@ -68,13 +69,19 @@ class ChannelSection(Section):
     noise: float = Field(0.0, ge=0, le=1e3)
 
 
+Turn = Annotated[int, Ge(1), Le(64)]
+Turns = Annotated[tuple[Turn, ...], Strict(False), MinLen(1)]
+
+
 class PolicySection(Section):
     """[policy]: what a token asks and how it believes."""
 
-    kind: Literal["adaptive", "static", "learned"] = "adaptive"
+    kind: Literal["adaptive", "static", "gossip", "gradient", "flood", "learned"] = "adaptive"
     control_variate: bool = True
     order: Literal["codes", "pooled"] = "codes"
     belief: Literal["joint", "independent"] = "joint"
+    rounds_per_scale: Turn | Turns | Literal["auto"] = "auto"
+    step: float | None = Field(None, gt=0, le=100)  # by default it follows from what a token hears
 
 
 class TransformerSection(Section):
@@ -85,7 +92,7 @@ class TransformerSection(Section):
     feedforward: bool = True
     adaptive_queries: bool = True
     steps: int | None = Field(None, ge=1, le=10**7)  # by default it grows with depth
-    batch: int = Field(512, ge=1, le=2**20)
+    batch: int | None = Field(None, ge=1, le=2**20)  # by default as many workspaces in each step
     learning_rate: float = Field(1e-2, gt=0, le=1)
     seed: int = Field(0, ge=0, lt=2**63)
 
@@ -116,6 +123,20 @@ class Experiment(Section):
     policy: PolicySection = PolicySection()
     transformer: TransformerSection = TransformerSection()
     run: RunSection = RunSection()
+
+    @property
+    def channels(self) -> int:
+        """Scalars in a message: K, or as many as the policy needs.
+
+        Example:
+            >>> Experiment().with_values({"policy.kind": "gradient"}).channels
+            7
+        """
+        if self.policy.kind == "gradient":
+            return self.prior.dim
+        if self.policy.kind == "flood":
+            return self.task.tokens * (self.prior.dim + 1)
+        return self.channel.channels
 
     def with_values(self, values: Mapping[str, object]) -> Self:
         """A copy with some dotted keys set, checked anew.
@@ -153,7 +174,9 @@ def parse(
         *tables, name = key.split(".")
         target = merged
         for table in tables:
-            target = target.setdefault(table, {})
+            if target.get(table) is None:  # a table that may be left out
+                target[table] = {}
+            target = target[table]
             if not isinstance(target, dict):
                 raise UsageErrors([UsageError(key, value, f"{table} is a value, not a table of keys")])
         target[name] = value
@@ -161,7 +184,8 @@ def parse(
         return model.model_validate(merged)
     except ValidationError as failure:
         errors = [_explain(model, error["loc"], error["input"]) for error in failure.errors()]
-        raise UsageErrors(errors) from None
+        # A value that fits no branch of a union is reported once for each branch; the first says it all.
+        raise UsageErrors(list({error.key: error for error in reversed(errors)}.values())[::-1]) from None
 
 
 def load(model: type[Model], path: Path, overrides: Mapping[str, object] | None = None) -> Model:
@@ -207,22 +231,29 @@ def assignments(settings: Sequence[str]) -> dict[str, object]:
 
 def _explain(model: type[Section], location: tuple[int | str, ...], given: object) -> UsageError:
     """One validation error in the words of this project."""
-    key = ".".join(str(part) for part in location)
     owner: type[Section] = model
     for depth, part in enumerate(location, 1):
         name = str(part)
+        # What follows the field is the index in a list, or the branch of a union, which nobody typed.
+        index = location[depth : depth + 1] if type(next(iter(location[depth:]), "")) is int else ()
+        key = ".".join(str(k) for k in (*location[:depth], *index))
         if name not in owner.model_fields:
             known = list(owner.model_fields)
             return UsageError(key, given, f"the keys {', '.join(known)}", nearest(name, known))
         found = owner.model_fields[name]
-        if depth == len(location) or not _is_section(found.annotation):
+        inner = _section_in(found.annotation)
+        if depth == len(location) or inner is None:
             break
-        owner = found.annotation  # type: ignore[assignment]
+        owner = inner
     return UsageError(key, given, possible(found))
 
 
-def _is_section(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Section)
+def _section_in(annotation: object) -> type[Section] | None:
+    """The table that a field holds, which may be one that is left out."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
 
 
 def possible(field: FieldInfo) -> str:
@@ -231,19 +262,26 @@ def possible(field: FieldInfo) -> str:
     Example:
         >>> possible(ChannelSection.model_fields["bits"])
         'an integer from 1 to 48'
+        >>> possible(PolicySection.model_fields["rounds_per_scale"])
+        'an integer from 1 to 64 or a list of integers from 1 to 64 or "auto"'
     """
     annotation = field.annotation
     if get_origin(annotation) is tuple:
-        return f"a list of {_choices(get_args(annotation)[0])}"
+        item = get_args(annotation)[0]
+        each = possible(FieldInfo.from_annotation(item))
+        return f"a list of {each.replace('an integer', 'integers')}"
     if get_origin(annotation) is Literal:
         return _choices(annotation)
     if annotation is bool:
         return "true or false"
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return f"a table with the keys {', '.join(annotation.model_fields)}"
+    if (table := _section_in(annotation)) is not None:
+        return f"a table with the keys {', '.join(table.model_fields)}"
     if str in get_args(annotation):
         return "a string"
-    words = "an integer" if int in (annotation, *get_args(annotation)) else "a finite number"
+    branches = [branch for branch in get_args(annotation) if branch is not NoneType]
+    if len(branches) > 1:
+        return " or ".join(possible(FieldInfo.from_annotation(branch)) for branch in branches)
+    words = "an integer" if int in (annotation, *branches) else "a finite number"
     bounds = []
     for bound in field.metadata:
         match bound:

@@ -3,7 +3,6 @@
 from typing import Any
 
 from runner.assembly import (
-    bytes_per_token_prompt,
     channel_of,
     codebook_of,
     graph_of,
@@ -11,9 +10,10 @@ from runner.assembly import (
     prior_of,
 )
 from runner.experiment import Experiment
+from runner.footprint import bytes_per_token_prompt
 from runner.record import predicted_bytes
 from topology.mixing import Mixing
-from topology.reach import reach
+from topology.reach import light_cones, reach, spectrum
 
 _LARGEST_GRAPH = 2000  # up to so many tokens diameter and spectrum are computed
 
@@ -26,22 +26,42 @@ def facts_of(experiment: Experiment) -> dict[str, Any]:
         27
     """
     prior, mixing, channel = prior_of(experiment), mixing_for(experiment), channel_of(experiment)
-    learned = experiment.policy.kind == "learned"
-    codes = channel.channels if learned else len(codebook_of(experiment, prior))
+    own = experiment.policy.kind in ("learned", "gradient", "flood")  # a code for each channel
+    codes = channel.channels if own else len(codebook_of(experiment, prior))
     task, per_actor = experiment.task, experiment.run.tokens_per_actor
+    bits = channel.bits_per_message(codes)
     messages = task.tokens * experiment.run.rounds * task.prompts
+    total = messages * bits
+    if experiment.policy.kind == "flood":  # silent about the tokens that its sender has not heard of
+        known = light_cones(graph_of(experiment), experiment.run.rounds)[: experiment.run.rounds].sum()
+        total = int(known) * task.prompts * bits // task.tokens
     return {
         "identity": experiment.identity(),
         "tokens": task.tokens,
         **_graph_facts(experiment, mixing),
         "actors": -(-task.tokens // per_actor) if experiment.run.engine == "ray" else 0,
         "codes": codes,
-        "bits_per_message": channel.bits_per_message(codes),
+        "bits_per_message": bits,
         "messages": messages,
-        "message_bytes": messages * channel.bits_per_message(codes) // 8,
+        "message_bytes": total // 8,
         "memory_bytes_per_token_prompt": bytes_per_token_prompt(experiment),
         "trace_bytes": predicted_bytes(experiment),
     }
+
+
+def mixing_time(experiment: Experiment) -> float | None:
+    """Mixing time of the graph, rounds; None if it is infinite, or the graph too large to tell.
+
+    Example:
+        >>> mixing_time(Experiment())
+        0.0
+    """
+    if experiment.graph.kind == "complete" and experiment.graph.mixing == "uniform":
+        return 0.0
+    if experiment.task.tokens > _LARGEST_GRAPH:
+        return None
+    time = spectrum(mixing_for(experiment))[1]
+    return time if time < float("inf") else None
 
 
 def _graph_facts(experiment: Experiment, mixing: Mixing) -> dict[str, Any]:

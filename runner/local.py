@@ -36,7 +36,7 @@ class LocalEngine:
         states: list[Any] = [None] * len(parts)
         sent: list[Sent | None] = [None] * len(parts)
         tallies: list[Tally | None] = [None] * len(parts)
-        clipped = np.zeros((0, system.channel.channels, len(prompts)), dtype=bool)
+        clipped, scalars = np.zeros((0, system.channel.channels, len(prompts)), dtype=bool), 0
         for index in range(system.rounds + 1):
             began = perf_counter()
             before = _joined(sent)
@@ -50,8 +50,9 @@ class LocalEngine:
             states = [result.state for result in steps]
             sent = [result.sent for result in steps]
             report = join_reports([result.report for result in steps])
-            yield Outcome(index, report, before if messages else None, clipped, perf_counter() - began)
-            clipped = report.clipped
+            spent = perf_counter() - began
+            yield Outcome(index, report, before if messages else None, clipped, scalars, spent)
+            clipped, scalars = report.clipped, report.scalars
 
     def close(self) -> None:
         """Nothing is held."""

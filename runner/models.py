@@ -12,6 +12,8 @@ from runner.experiment import Experiment
 from runner.training import train_all
 from runner.weights import Job, Trained, cache_key, load_cached, recipe_for, save_cached
 
+_WORKSPACES = 2048  # in a step, on graphs whose tokens hear different things
+
 
 def job_of(experiment: Experiment) -> Job:
     """What determines the weights of the experiment's transformer: its depth is run.rounds."""
@@ -28,9 +30,9 @@ def job_of(experiment: Experiment) -> Job:
         adaptive_queries=section.adaptive_queries,
         control_variate=experiment.policy.control_variate,
     )
-    recipe = replace(
-        recipe_for(architecture, section.seed), batch=section.batch, learning_rate=section.learning_rate
-    )
+    # Where tokens hear different things each has a workspace of its own: a step then takes fewer prompts.
+    batch = section.batch or (512 if mixing.is_shared else max(32, _WORKSPACES // mixing.tokens))
+    recipe = replace(recipe_for(architecture, section.seed), batch=batch, learning_rate=section.learning_rate)
     if section.steps is not None:
         recipe = replace(recipe, steps=section.steps, warmup=min(recipe.warmup, section.steps // 2))
     return Job(

@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from runner.experiment import Experiment, Section
+from runner.experiment import Experiment, Section, Turn
 
 PolicyName = Literal[
     "adaptive",
@@ -13,23 +13,56 @@ PolicyName = Literal[
     "adaptive, no cv",
     "static codes, no cv",
     "static pooled, no cv",
+    "gossip",
+    "gossip, no cv",
+    "gradient",
+    "flood",
 ]
+_MAIN: tuple[PolicyName, ...] = get_args(PolicyName)[:6]
 Variant = Literal["feedforward", "linear"]
 
 
 class CompareSection(Section):
     """[compare]: what is put side by side."""
 
-    policies: tuple[PolicyName, ...] = Field(get_args(PolicyName), strict=False)
+    policies: tuple[PolicyName, ...] = Field(_MAIN, strict=False)
     null: bool = True
     transformers: tuple[Variant, ...] = Field(get_args(Variant), strict=False)
     theory_samples: int = Field(20_000, ge=2, le=10**8)
 
 
+GraphName = Literal[
+    "complete", "ring", "path", "grid", "small_world", "random_regular", "erdos_renyi", "star", "tree",
+    "barbell",
+]  # fmt: skip
+ContextPolicy = Literal[
+    "adaptive", "adaptive, no cv", "static codes", "static codes, no cv", "gossip", "gradient", "flood"
+]
+
+
+class LocalitySection(Section):
+    """[locality]: graphs and depths of the locality-depth diagram; policies and depth on the causal graph."""
+
+    families: tuple[GraphName, ...] = Field(
+        ("complete", "random_regular", "small_world", "grid", "ring", "barbell", "star", "path"),
+        strict=False,
+        min_length=1,
+    )
+    depths: tuple[Turn, ...] = Field((3, 6, 12, 24, 48), strict=False, min_length=1)
+    turns: tuple[Turn, ...] = Field((1, 2, 3, 4, 6, 12), strict=False)
+    context_policies: tuple[ContextPolicy, ...] = Field(
+        ("adaptive", "static codes, no cv", "gradient", "flood"), strict=False
+    )
+    context_rounds: int = Field(4, ge=1, le=64)
+    transformer: bool = True
+    theory_samples: int = Field(5_000, ge=2, le=10**8)
+
+
 class Comparison(Experiment):
-    """An experiment, and what is compared on it."""
+    """An experiment, and what is compared on it: with a [locality] table, graphs; otherwise policies."""
 
     compare: CompareSection = CompareSection()
+    locality: LocalitySection | None = None
 
     def variant(self, prior: str, policy: PolicyName) -> Experiment:
         """The experiment of one prior and one policy."""
@@ -66,5 +99,5 @@ class Comparison(Experiment):
         return [(prior, policy) for prior in priors for policy in self.compare.policies]
 
     def _plain(self, values: dict[str, object]) -> Experiment:
-        content = self.model_dump(exclude={"compare"})
+        content = self.model_dump(exclude={"compare", "locality"})
         return Experiment.model_validate(content).with_values(values)

@@ -23,6 +23,7 @@ from runner.engine import Outcome
 from runner.errors import UsageError, UsageErrors
 from runner.experiment import Experiment
 from runner.source import fingerprint
+from topology.mixing import Mixing
 
 SCHEMA_VERSION = 1
 SAMPLED_PROMPTS = 16  # prompts that trace = "sampled" keeps of all
@@ -52,6 +53,7 @@ WORKSPACES = pa.schema(
         "entropy": pa.list_(pa.float64()),
     }
 )
+GRAPH = pa.schema({"receiver": pa.int32(), "sender": pa.int32(), "weight": pa.int64()})
 PROMPTS = pa.schema({"round": pa.int16(), "prompt": pa.int32(), "risk": pa.float64(), "clipped": pa.int64()})
 
 
@@ -75,7 +77,7 @@ def predicted_bytes(experiment: Experiment) -> int:
         return 0
     rows = experiment.task.tokens * len(traced_prompts(experiment, range(experiment.task.prompts)))
     rounds = experiment.run.rounds
-    message = 30 * experiment.channel.channels
+    message = 30 * experiment.channels
     workspace = 34 + 8 * experiment.prior.dim + 9 * experiment.prior.levels
     return rows * (rounds * message + (rounds + 1) * workspace) + 22 * (rounds + 1) * experiment.task.prompts
 
@@ -109,16 +111,20 @@ class TraceWriter:
     Attributes:
         folder: where the run is stored.
         experiment: what is run; its trace level says what is stored.
-        bits: cost of one scalar, address included.
+        mixing: who hears whom.
+        codes: number of codes of the policy.
         engine: name of the engine that plays the rounds.
     """
 
-    def __init__(self, folder: Path, experiment: Experiment, bits: int, engine: str) -> None:
+    def __init__(self, folder: Path, experiment: Experiment, mixing: Mixing, codes: int, engine: str) -> None:
         self.folder = folder
         self._engine = engine
         self._experiment = experiment
         self._channel = channel_of(experiment)
-        self._bits = bits
+        self._bits = self._channel.bits_per_message(codes) // self._channel.channels
+        self.manifest("running")
+        if not mixing.is_shared and experiment.run.trace != "none":
+            write_table(folder / "graph.parquet", _graph(mixing))
 
     def manifest(self, status: str) -> None:
         """State what was run, and how far it came."""
@@ -167,19 +173,28 @@ class TraceWriter:
         risk_se: np.ndarray,
         clipped: np.ndarray,
         seconds: np.ndarray,
-        bits_per_round: int,
+        scalars: np.ndarray,
+        messages: int,
     ) -> None:
-        """Store the table of rounds, and the clock apart from it; mark the run as complete."""
+        """Store the table of rounds, and the clock apart from it; mark the run as complete.
+
+        Args:
+            risk: by round, as all that follows [L + 1].
+            risk_se: its standard error.
+            clipped: scalars that did not fit.
+            seconds: wall-clock time.
+            scalars: scalars sent.
+            messages: sent in each round but round 0.
+        """
         count = len(risk)
-        sent = np.array([0] + [bits_per_round] * (count - 1), dtype=np.int64)
         if self._experiment.run.trace != "none":
             rounds = {
                 "round": np.arange(count),
                 "source": ["agents"] * count,
                 "risk": risk,
                 "risk_se": risk_se,
-                "bits": sent,
-                "messages": sent // (self._bits * self._channel.channels),
+                "bits": scalars * self._bits,
+                "messages": np.where(np.arange(count) > 0, messages, 0),
                 "clipped": clipped,
             }
             write_table(self.folder / "rounds.parquet", pa.table(rounds))
@@ -202,16 +217,17 @@ class TraceWriter:
         sent, count = outcome.sent, len(kept)
         assert sent is not None
         codes, wire = sent.codes[:, :, :count], sent.wire[:, :, :count].astype(np.int64)
-        sender, channel, prompt = (axis.ravel() for axis in np.indices(codes.shape))
+        spoken = np.ones(codes.shape, dtype=bool) if sent.spoken is None else sent.spoken[:, :, :count]
+        sender, channel, prompt = np.nonzero(spoken)
         return {
             "round": np.full(len(sender), outcome.round),
             "sender": sender,
             "prompt": prompt + kept.start,
             "channel": channel,
-            "code": codes.ravel(),
-            "value": wire.ravel() * self._channel.step - self._channel.clip,
-            "wire": wire.ravel(),
-            "clipped": outcome.clipped[:, :, :count].ravel(),
+            "code": codes[spoken],
+            "value": wire[spoken] * self._channel.step - self._channel.clip,
+            "wire": wire[spoken],
+            "clipped": outcome.clipped[:, :, :count][spoken],
             "bits": np.full(len(sender), self._bits),
         }
 
@@ -238,6 +254,13 @@ def _workspaces(outcome: Outcome, kept: range) -> dict[str, Any]:
         "correct": rows(detail.correct),
         "entropy": rows(detail.entropy),
     }
+
+
+def _graph(mixing: Mixing) -> pa.Table:
+    """Who hears whom with which weight; a token hears itself too."""
+    weights = mixing.weights.tocoo()
+    columns = {"receiver": weights.row, "sender": weights.col, "weight": weights.data}
+    return pa.table(columns, schema=GRAPH)
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -4,27 +4,27 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from agents.policies.learned import Learned
-from runner.assembly import (
-    bytes_per_token_prompt,
-    channel_of,
-    check,
-    mixing_for,
-    prior_of,
-    system_of,
-)
+from agents.token import System
+from runner.assembly import check, mixing_for, prior_of, system_of
 from runner.display import Display
 from runner.engine import Engine, Outcome
 from runner.experiment import Experiment
+from runner.footprint import bytes_per_token_prompt
 from runner.local import LocalEngine
 from runner.memory import available_memory
 from runner.ray_environment import prepare
 from runner.record import TraceWriter, check_room, new_folder, traced_prompts
 from runner.risk import mean_over_prompts
+from topology.mixing import Mixing
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 _BATCH_BYTES = 2**30  # workspaces of a batch of prompts stay below this, and below a quarter of what is free
 
@@ -39,8 +39,10 @@ class Simulation:
         experiment: what was run.
         prompt_risk: |w - w_i|^2 / E|w|^2, mean over positions [L + 1, B].
         position_risk: the same, mean over prompts [L + 1, N].
-        bits_per_message: K (b + address bits).
+        position_risk_se: its standard error over prompts; NaN for a single prompt [L + 1, N].
+        bits_per_message: K (b + address bits), the most that a message can have.
         messages: messages sent, over all rounds, tokens and prompts.
+        scalars: scalars sent in each round, over tokens and prompts [L + 1].
         clipped: scalars that did not fit the channel.
         seconds: wall-clock time of each round [L + 1].
         folder: where the run is stored; None if it was not.
@@ -49,11 +51,18 @@ class Simulation:
     experiment: Experiment
     prompt_risk: Float[np.ndarray, "rounds B"]
     position_risk: Float[np.ndarray, "rounds N"]
+    position_risk_se: Float[np.ndarray, "rounds N"]
     bits_per_message: int
     messages: int
+    scalars: Int[np.ndarray, " rounds"]
     clipped: int
     seconds: Float[np.ndarray, " rounds"]
     folder: Path | None
+
+    @property
+    def bits(self) -> int:
+        """Bits sent, over all rounds, tokens and prompts, addresses included."""
+        return int(self.scalars.sum()) * (self.bits_per_message // self.experiment.channels)
 
     @property
     def risk(self) -> Float[np.ndarray, " rounds"]:
@@ -78,6 +87,7 @@ def simulate(
     *,
     engine: Engine | None = None,
     out: Path | str | None = None,
+    graph: "nx.Graph[Any] | None" = None,
     learned: Learned | None = None,
     prompts: range | None = None,
     observer: Observer | None = None,
@@ -90,6 +100,8 @@ def simulate(
         experiment: what to run; the defaults if left out.
         engine: where to run it; by default what the experiment names.
         out: folder below which the run is stored; nothing is stored if left out.
+        graph: any networkx graph in place of the experiment's; an edge j -> i means that i hears j, and
+            tokens are its nodes in the order of their names.
         learned: weights of a learned policy.
         prompts: which prompts; 0..B-1 by default. Any subset gives the same numbers for its prompts.
         observer: called after each round with all that happened in it, workspaces and messages included.
@@ -103,15 +115,25 @@ def simulate(
         >>> small = Experiment().with_values({"task.prompts": 200, "task.tokens": 16})
         >>> simulate(small).risk.round(2).tolist()[:2]
         [1.0, 0.51]
+        >>> import networkx as nx
+        >>> simulate(small, graph=nx.cycle_graph(16)).risk.round(2).tolist()[:2]
+        [1.0, 0.68]
     """
     experiment = experiment or Experiment()
-    check(experiment)
+    check(experiment, graph)
+    prior, mixing = prior_of(experiment), mixing_for(experiment, graph)
+    system = system_of(experiment, prior, mixing, learned)
+    prompts = range(experiment.task.prompts) if prompts is None else prompts
+    writer = None
     if out is not None:
         check_room(experiment, Path(out))
     owned = engine is None
     engine = engine or engine_of(experiment)
     try:
-        return _play(experiment, engine, out, learned, prompts, observer, on_round, name)
+        if out is not None:
+            folder = new_folder(Path(out), f"{name}-{experiment.identity()}")
+            writer = TraceWriter(folder, experiment, mixing, system.policy.codes, engine.name)
+        return _play(experiment, system, mixing, engine, writer, prompts, observer, on_round)
     finally:
         if owned:
             engine.close()
@@ -129,56 +151,54 @@ def engine_of(experiment: Experiment, address: str | None = None, display: Displ
 
 def _play(
     experiment: Experiment,
+    system: System,
+    mixing: Mixing,
     engine: Engine,
-    out: Path | str | None,
-    learned: Learned | None,
-    prompts: range | None,
+    writer: TraceWriter | None,
+    prompts: range,
     observer: Observer | None,
     on_round: Callable[[range, int], None] | None,
-    name: str,
 ) -> Simulation:
-    prior, mixing, channel = prior_of(experiment), mixing_for(experiment), channel_of(experiment)
-    system = system_of(experiment, prior, mixing, learned)
-    prompts = range(experiment.task.prompts) if prompts is None else prompts
-    bits = channel.bits_per_message(system.policy.codes)
-    writer = None
-    if out is not None:
-        folder = new_folder(Path(out), f"{name}-{experiment.identity()}")
-        writer = TraceWriter(folder, experiment, bits // channel.channels, engine.name)
-        writer.manifest("running")
-    rounds = system.rounds + 1
+    rounds, power = system.rounds + 1, system.prior.power()
     prompt_risk = np.empty((rounds, len(prompts)))
-    position_sum = np.zeros((rounds, mixing.tokens))
+    position_sum, position_square = np.zeros((2, rounds, mixing.tokens))
     seconds = np.zeros(rounds)
-    clipped = np.zeros(rounds, dtype=np.int64)
+    clipped, scalars = np.zeros((2, rounds), dtype=np.int64)
     for number, batch in enumerate(_batches(experiment, prompts)):
         wanted = observer is not None or (writer is not None and bool(traced_prompts(experiment, batch)))
         for outcome in engine.play(system, mixing, batch, detail=wanted, messages=wanted):
-            error = outcome.report.error / prior.power()
+            error = outcome.report.error / power
             risk = _mean_over_positions(error)
             first = batch.start - prompts.start
             prompt_risk[outcome.round, first : first + len(batch)] = risk
             position_sum[outcome.round] += error.sum(axis=1)
+            position_square[outcome.round] += (error**2).sum(axis=1)
             seconds[outcome.round] += outcome.seconds
             clipped[outcome.round] += int(outcome.clipped.sum())
+            scalars[outcome.round] += outcome.scalars
             if writer:
                 writer.round(number, batch, outcome, risk)
             if observer:
                 observer(batch, outcome)
             if on_round:
                 on_round(batch, outcome.round)
+    count = len(prompts)
+    mean = position_sum / count
+    spread = np.maximum(position_square / count - mean**2, 0.0)
     result = Simulation(
         experiment,
         prompt_risk,
-        position_sum / len(prompts),
-        bits,
-        mixing.tokens * system.rounds * len(prompts),
+        mean,
+        np.sqrt(spread / (count - 1)) if count > 1 else np.full_like(mean, np.nan),
+        system.channel.bits_per_message(system.policy.codes),
+        mixing.tokens * system.rounds * count,
+        scalars,
         int(clipped.sum()),
         seconds,
         writer.folder if writer else None,
     )
     if writer:
-        writer.finish(result.risk, result.risk_se, clipped, seconds, mixing.tokens * len(prompts) * bits)
+        writer.finish(result.risk, result.risk_se, clipped, seconds, scalars, mixing.tokens * count)
     return result
 
 

@@ -6,23 +6,23 @@ This module stands above `analysis`, as `comparison` does.
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from jaxtyping import Float
 
 from agents.prior import amplitudes
-from analysis.prediction import infinite_tokens, predict, setting_of
+from analysis.bounds import light_cone_bound, physical_limit
+from analysis.prediction import foreseen, infinite_tokens, predict, setting_of
 from analysis.theory.allocation import allocation
-from analysis.theory.bayes import bayes_limit
-from analysis.theory.capacity import Wire
 from analysis.theory.dynamic import affordable_rounds, optimal
 from analysis.theory.evolution import Prediction
-from analysis.theory.limits import distortion_rate
+from analysis.theory.locality import predicted_depth
 from analysis.theory.queries import code_loss
 from analysis.theory.questions import exact_question, first_question
-from runner.assembly import channel_of, mixing_for, prior_of
+from runner.assembly import channel_of, prior_of
 from runner.experiment import Experiment
+from runner.facts import mixing_time
 
 Curve = list[float]
-SINGLE = ("limit", "bayes", "bayes_se", "code_loss", "allocation")  # what is computed for every experiment
+# What is computed for every experiment.
+SINGLE = ("limit", "bayes", "bayes_se", "mixing_time", "depth", "code_loss", "allocation")
 _BAYES_SAMPLES = 2_000
 
 
@@ -37,8 +37,10 @@ class Foretold:
         mean_field_se: its standard error.
         infinite_tokens: closed form of the adaptive policy as N -> infinity.
         limit: physical limit; no system that hears as many bits is below it.
-        bayes: risk of the exact posterior given all N examples; no depth is below it.
+        bayes: risk of the exact posterior given all examples in the light cone; no policy is below it.
         bayes_se: its standard error.
+        mixing_time: rounds in which a deviation from the mean shrinks by e; None on a large graph.
+        depth: scales times mixing time, the order of the depth that the graph asks for.
         optimal: estimate of the best adaptive choice of codes at this N: exact risk of the greedy policy,
             times optimal over greedy on the Gaussian channel.
         greedy_over_optimal: by dynamic programming on the Gaussian channel.
@@ -57,8 +59,10 @@ class Foretold:
     mean_field_se: Curve | None
     infinite_tokens: Curve | None
     limit: Curve
-    bayes: float
-    bayes_se: float
+    bayes: Curve
+    bayes_se: Curve
+    mixing_time: float | None
+    depth: float | None
     optimal: Curve | None
     greedy_over_optimal: Curve | None
     channel_optimal: Curve | None
@@ -82,81 +86,34 @@ def foretell(experiment: Experiment, precision: int) -> Foretold:
 
     Source: THEORY.md section 7.
     """
-    prior, task = prior_of(experiment), experiment.task
-    bayes = bayes_limit(prior, task.tokens, task.label_noise, _BAYES_SAMPLES, experiment.run.seed)
+    task, complete = experiment.task, experiment.graph.kind == "complete"
+    bayes = light_cone_bound(experiment, _BAYES_SAMPLES)
+    time = mixing_time(experiment)
+    scales = int(prior_of(experiment).scales.max())
     found: dict[str, Curve | None] = dict.fromkeys(
         [name for name in Foretold.__dataclass_fields__ if name not in SINGLE]
     )
-    if experiment.graph.kind == "complete" and experiment.policy.kind != "learned":
-        exact, gaussian = (predict(experiment, precision, form) for form in ("exact", "gaussian"))
+    exact, gaussian = (foreseen(experiment, precision, form) for form in ("exact", "gaussian"))
+    if exact is not None and gaussian is not None:
         found |= {"risk": exact.risk.tolist(), "risk_se": exact.risk_se.tolist()}
         found |= {"mean_field": gaussian.risk.tolist(), "mean_field_se": gaussian.risk_se.tolist()}
+    if isinstance(exact, Prediction):
         # The greedy policy of the optimum is the experiment's own, if that is adaptive.
         own = experiment.policy.kind == "adaptive"
         adaptive = experiment.with_values({"policy.kind": "adaptive"})
         found |= _best_codes(adaptive, exact if own else predict(adaptive, precision))
-    limit = infinite_tokens(experiment)
+    limit = infinite_tokens(experiment) if complete else None
     found["infinite_tokens"] = None if limit is None else limit.tolist()
     return Foretold(
         limit=physical_limit(experiment).tolist(),
-        bayes=float(bayes.risk[-1]),
-        bayes_se=float(bayes.risk_se[-1]),
-        code_loss=_code_loss(experiment) if task.tokens > 3 and experiment.run.rounds else None,
-        allocation=_allocation(experiment),
+        bayes=bayes.value.tolist(),
+        bayes_se=bayes.error.tolist(),
+        mixing_time=time,
+        depth=None if time is None else predicted_depth(scales, time),
+        code_loss=_code_loss(experiment) if complete and task.tokens > 3 and experiment.run.rounds else None,
+        allocation=_allocation(experiment) if complete else None,
         **found,
     )
-
-
-def bits_by_round(experiment: Experiment) -> Float[np.ndarray, " L"]:
-    """Certified capacity of each round in bits: K fields of at most N messages.
-
-    An integer holds no more bits than the logarithm of its values. With transmitter noise a query that is
-    fixed before any data, without control variate, has a smaller capacity: that is every round of such a
-    static policy, and the first round of every policy here, since the estimate is then zero. Tokens of a
-    complete graph ask the same codes; elsewhere those of an adaptive policy may differ, and how many
-    messages were about one's own code is information too.
-    """
-    channel, rounds = experiment.channel, experiment.run.rounds
-    # A sum of weighted integers has no more values than one of as many messages as the weights add up to.
-    heard = mixing_for(experiment).largest_row_sum
-    wire = Wire(heard, channel.bits, channel.clip, channel.noise)
-    complete = experiment.graph.kind == "complete" and experiment.graph.mixing == "uniform"
-    addressed = not complete and experiment.policy.kind == "adaptive"
-    bits = np.full(rounds, channel.channels * wire.integer_bits(addressed))
-    prior = prior_of(experiment)
-    known = experiment.policy.kind != "learned" and not prior.factor.shape[1]
-    if not (complete and known and channel.noise):
-        return bits
-    setting = setting_of(experiment)
-    schedule = setting.schedule
-    if schedule is None:
-        variances = np.einsum(
-            "cd,de,ce->c", setting.codebook.directions, prior.covariance(), setting.codebook.directions
-        )
-        first = np.argsort(-variances.round(9), kind="stable")[: channel.channels]
-        schedule = (tuple(int(code) for code in first),)
-    fixed = rounds if setting.schedule is not None and not setting.control_variate else min(1, rounds)
-    asked = sorted({code for codes in schedule[:fixed] for code in codes})
-    capacity = {
-        code: wire.query_bits(prior, setting.codebook.directions[code], setting.label_noise) for code in asked
-    }
-    for index, codes in enumerate(schedule[:fixed]):
-        bits[index] = min(bits[index], sum(capacity[code] for code in codes))
-    return bits
-
-
-def physical_limit(experiment: Experiment) -> Float[np.ndarray, " rounds"]:
-    """Relative risk after rounds 0..L below which no system is that hears so many bits.
-
-        limit_l = D(bits of rounds 1..l) / E|w|^2
-
-    Source: THEORY.md section 7.4; data-processing inequality.
-    """
-    prior = prior_of(experiment)
-    heard = np.concatenate([[0.0], np.cumsum(bits_by_round(experiment))])
-    limit = distortion_rate(prior, heard)
-    limit[0] = np.trace(prior.covariance())  # without a bit the mean is the best estimate
-    return np.asarray(limit / prior.power())
 
 
 def _allocation(experiment: Experiment) -> list[int] | None:
@@ -202,7 +159,6 @@ def _best_codes(adaptive: Experiment, greedy: Prediction) -> dict[str, Curve | N
 
 def rows_of(foretold: Foretold) -> list[tuple[str, Curve, Curve | None]]:
     """Name, curve and standard error of each prediction that was computed, for a table."""
-    rounds = len(foretold.limit)
     candidates: list[tuple[str, Curve | None, Curve | None]] = [
         ("risk (exact at this N)", foretold.risk, foretold.risk_se),
         ("risk (mean field)", foretold.mean_field, foretold.mean_field_se),
@@ -210,7 +166,7 @@ def rows_of(foretold: Foretold) -> list[tuple[str, Curve, Curve | None]]:
         ("optimal codes, estimate", foretold.optimal, None),
         ("greedy / optimal", foretold.greedy_over_optimal, None),
         ("physical limit", foretold.limit, None),
-        ("Bayes limit, all examples", [foretold.bayes] * rounds, [foretold.bayes_se] * rounds),
+        ("Bayes limit, light cone", foretold.bayes, foretold.bayes_se),
     ]
     return [(name, curve, error) for name, curve, error in candidates if curve is not None]
 
@@ -225,10 +181,15 @@ def remarks(foretold: Foretold) -> list[str]:
     if foretold.allocation is not None:
         turns = ", ".join(str(count) for count in foretold.allocation)
         said.append(f"Asking level by level with hard decisions, the rounds are best spent as {turns}.")
-    if foretold.optimal is None and foretold.risk is not None:
+    if foretold.optimal is None and foretold.risk is not None and foretold.code_loss is not None:
         said.append("The optimum is not computed: so many rounds are out of reach of dynamic programming.")
+    if foretold.depth is not None and foretold.mixing_time:
+        said.append(
+            f"The graph mixes in {foretold.mixing_time:.3g} rounds: of the order of {foretold.depth:.3g} are "
+            "needed to resolve all scales."
+        )
     if foretold.risk is None:
-        said.append("State evolution is written for the complete graph and for policies that hold a belief.")
+        said.append("There is no state evolution of learned weights and of gradient descent.")
     return said
 
 
@@ -237,6 +198,8 @@ def is_ordered(foretold: Foretold) -> bool:
     if foretold.risk is None or foretold.risk_se is None:
         return True
     margin = 3 * np.array(foretold.risk_se) + 1e-12  # certainties differ by rounding
-    floor = np.maximum(foretold.limit, foretold.bayes - 3 * foretold.bayes_se)
+    # The agents do not read their own example before they hear it among others.
+    bayes = np.array(foretold.bayes) - 3 * np.array(foretold.bayes_se)
+    floor = np.maximum(foretold.limit, bayes)
     best = np.array(foretold.optimal if foretold.optimal is not None else foretold.risk)
     return bool((floor <= best + margin).all() and (best <= np.array(foretold.risk) + margin).all())

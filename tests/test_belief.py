@@ -6,6 +6,7 @@ from scipy.stats import multivariate_normal
 
 from agents.belief import Inference
 from agents.codebook import pooled, principal
+from agents.policy import Field
 from agents.prior import Prior, gaussian, matched_gaussian, tree
 
 SIGMA, CHANNEL, N = 0.3, 0.5, 20.0
@@ -20,12 +21,24 @@ PRIORS = {
 }
 
 
+def heard_by_all(codes: np.ndarray, values: np.ndarray, effective: np.ndarray) -> Field:
+    """A field that all tokens around contributed to."""
+    return Field(codes, values, effective, effective[:, 0])
+
+
 def oracle(
-    prior: Prior, queries: np.ndarray, controls: np.ndarray, values: np.ndarray, joint: bool = True
+    prior: Prior,
+    queries: np.ndarray,
+    controls: np.ndarray,
+    values: np.ndarray,
+    joint: bool = True,
+    shares: np.ndarray | None = None,
+    channel: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Posterior weights, mean and covariance of w, by enumeration, for offsets that are known.
 
-    Fields y = U w + noise; noise under atom m from E[q_t q_s'] = (mu - v_t)(mu - v_s)' + S.
+    Fields y = U w + noise; noise under atom m from E[q_t q_s'] = (mu - v_t)(mu - v_s)' + S, times the share
+    of the tokens behind two fields that is common to both (1/N), and the noise of the channel in each field.
     """
     shared = prior.factor @ prior.factor.T
     rounds = len(values)
@@ -37,10 +50,11 @@ def oracle(
                 second = np.outer(atom - controls[t], atom - controls[s]) + shared
                 noise[t, s] = queries[t] @ queries[s] * (np.trace(second) + SIGMA**2)
                 noise[t, s] += queries[t] @ second.T @ queries[s]
-        noise += CHANNEL * np.eye(rounds)
+        noise *= 1 / N if shares is None else shares
+        noise += np.diag(np.full(rounds, CHANNEL / N) if channel is None else channel)
         if not joint:
             noise = np.diag(np.diag(noise))
-        total = queries @ shared @ queries.T + noise / N
+        total = queries @ shared @ queries.T + noise
         logs.append(np.log(weight) + multivariate_normal.logpdf(values, queries @ atom, total))
         gain = shared @ queries.T @ np.linalg.inv(total)
         means.append(atom + gain @ (values - queries @ atom))
@@ -65,7 +79,7 @@ def test_posterior_without_control_is_that_of_enumeration(name: str, joint: bool
     belief = inference.start(1, 3)
     for code, value in zip(codes, values, strict=True):
         fields = (code[None, None], value[None, None], np.full((1, 1, 3), N))
-        belief = inference.hear(belief, *fields, None)
+        belief = inference.hear(belief, heard_by_all(*fields), None)
     for column in range(3):
         queries = book.directions[codes[:, column]]
         controls = np.zeros((6, prior.dim))
@@ -90,7 +104,9 @@ def test_posterior_with_control_is_that_of_enumeration(name: str, channels: int)
         code = generator.choice(len(book), channels, replace=False)
         values = 0.5 * generator.normal(size=channels)
         belief = inference.hear(
-            belief, code[None, :, None], values[None, :, None], np.full((1, channels, 1), N), control
+            belief,
+            heard_by_all(code[None, :, None], values[None, :, None], np.full((1, channels, 1), N)),
+            control,
         )
         queries += list(book.directions[code])
         controls += [control[0, :, 0]] * channels
@@ -105,9 +121,41 @@ def test_repeating_a_question_without_control_and_noise_tells_nothing() -> None:
     inference = Inference(prior, principal(prior), 0.1, 0.0)
     belief = inference.start(1, 1)
     fields = (np.zeros((1, 1, 1), dtype=int), np.full((1, 1, 1), 0.3), np.full((1, 1, 1), 16.0))
-    once = inference.hear(belief, *fields, None)
-    again = inference.hear(once, *fields, None)
+    once = inference.hear(belief, heard_by_all(*fields), None)
+    again = inference.hear(once, heard_by_all(*fields), None)
     np.testing.assert_allclose(again.atoms(), once.atoms(), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_means_over_different_tokens_share_what_independent_draws_share(name: str) -> None:
+    """Of 12 tokens around, 12, 5, 1 and 8 answered, the own one always; and some means were passed on."""
+    prior = PRIORS[name]
+    book = principal(prior)
+    generator = np.random.default_rng(4)
+    codes = generator.integers(0, len(book), (4, 1))
+    values, counts, around = generator.normal(size=4), np.array([12.0, 5.0, 1.0, 8.0]), 12.0
+    relayed = np.array([1.0, 2.5, 1.0, 3.0])
+    inference = Inference(prior, book, SIGMA, CHANNEL)
+    belief = inference.start(1, 1)
+    for code, value, count, times in zip(codes, values, counts, relayed, strict=True):
+        number = np.full((1, 1, 1), count)
+        heard = Field(
+            code[None, :, None],
+            np.full((1, 1, 1), value),
+            number,
+            np.full((1, 1), around),
+            times + 0 * number,
+        )
+        belief = inference.hear(belief, heard, None)
+    drawn = (counts - 1) / (around - 1)  # the chance that another token is among those who answered
+    shares = (1 + (around - 1) * np.outer(drawn, drawn)) / np.outer(counts, counts)
+    np.fill_diagonal(shares, 1 / counts)
+    queries = book.directions[codes[:, 0]]
+    weights, mean, _ = oracle(
+        prior, queries, np.zeros((4, prior.dim)), values, True, shares, CHANNEL * relayed / counts
+    )
+    np.testing.assert_allclose(belief.atoms()[0, :, 0], weights, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(inference.estimate(belief)[0, :, 0], mean, rtol=1e-7, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "matched"])
@@ -122,7 +170,9 @@ def test_variance_of_a_gaussian_does_not_depend_on_what_is_heard(name: str, with
         for code in (0, 1, 0, 2):
             control = inference.estimate(belief) if with_control else None
             value = generator.normal(size=(1, 1, 1))
-            belief = inference.hear(belief, np.full((1, 1, 1), code), value, np.full((1, 1, 1), N), control)
+            belief = inference.hear(
+                belief, heard_by_all(np.full((1, 1, 1), code), value, np.full((1, 1, 1), N)), control
+            )
         variances.append(inference.variances(belief))
     np.testing.assert_array_equal(*variances)
 
@@ -132,7 +182,7 @@ def test_a_field_of_no_token_changes_nothing() -> None:
     inference = Inference(prior, pooled(prior), SIGMA, CHANNEL)
     belief = inference.start(2, 3)
     codes, nothing = np.zeros((2, 1, 3), dtype=int), np.zeros((2, 1, 3))
-    after = inference.hear(belief, codes, nothing, nothing, None)
+    after = inference.hear(belief, heard_by_all(codes, nothing, nothing), None)
     np.testing.assert_array_equal(inference.estimate(after), inference.estimate(belief))
     np.testing.assert_array_equal(inference.variances(after), inference.variances(belief))
 
@@ -149,6 +199,6 @@ def test_variances_never_grow_negative_over_many_rounds() -> None:
             codes = generator.integers(0, len(book), (1, 1, 200))
             values = 0.3 * generator.normal(size=(1, 1, 200))
             control = inference.estimate(belief) if with_control else None
-            belief = inference.hear(belief, codes, values, np.full((1, 1, 200), N), control)
+            belief = inference.hear(belief, heard_by_all(codes, values, np.full((1, 1, 200), N)), control)
             assert inference.variances(belief).min() > -1e-12
             assert np.isfinite(inference.estimate(belief)).all()

@@ -20,7 +20,7 @@ MISTAKES = [
     (["--set", "run.rounds=-1"], ["run.rounds = -1", "from 0 to 64"]),
     (["--set", "channel.noise=nan"], ["channel.noise = nan", "a finite number"]),
     (["--set", "task.label_noise=inf"], ["task.label_noise = inf", "a finite number"]),
-    (["--set", "policy.kind=clever"], ["policy.kind = 'clever'", '"adaptive" | "static" | "learned"']),
+    (["--set", "policy.kind=clever"], ["policy.kind = 'clever'", '"adaptive" | "static" | "gossip"']),
     (["--set", "task.tokens=1000000000"], ["task.tokens = 1000000000", "1 to 1048576"]),
     (["--set", "task.tokens=1048576", "--set", "graph.kind=causal"], ["task.tokens = 1048576", "GiB"]),
     (

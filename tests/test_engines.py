@@ -16,6 +16,7 @@ from runner.errors import UsageErrors
 from runner.experiment import Experiment
 from runner.local import LocalEngine
 from runner.simulation import Simulation, simulate
+from topology.families import FAMILIES
 
 if TYPE_CHECKING:
     from runner.cluster import RayEngine
@@ -31,6 +32,9 @@ CASES: dict[str, dict[str, object]] = {
     "matched gaussian, two channels": {"prior.kind": "matched_gaussian", "channel.channels": 2},
     "causal": {"graph.kind": "causal"},
     "small world": {"graph.kind": "small_world", "graph.mixing": "metropolis"},
+    "gossip, ring": {"policy.kind": "gossip", "policy.rounds_per_scale": 2, "graph.kind": "ring"},
+    "gradient, star": {"policy.kind": "gradient", "graph.kind": "star"},
+    "flood, barbell": {"policy.kind": "flood", "graph.kind": "barbell"},
     "learned": {"policy.kind": "learned"},
     "learned, causal": {"policy.kind": "learned", "graph.kind": "causal"},
 }
@@ -73,6 +77,19 @@ def test_traces_are_bit_identical(case: str, per_actor: int, ray_engine: "RayEng
     assert {"rounds.parquet"} < found.keys()
     assert {name.split("/")[0] for name in found} >= {"messages", "workspaces", "prompts"}
     assert_same_tables(found, tables(expected.folder))
+
+
+@pytest.mark.parametrize("policy", ["adaptive", "gossip", "gradient", "flood"])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_risks_are_bit_identical_on_every_graph(kind: str, policy: str, ray_engine: "RayEngine") -> None:
+    experiment = EXPERIMENT.with_values(
+        {"graph.kind": kind, "graph.window": 6, "policy.kind": policy, "policy.rounds_per_scale": 2}
+    ).with_values({"task.tokens": 14, "task.prompts": 10, "run.trace": "none"})
+    ray_engine.tokens_per_actor = 3
+    result = simulate(experiment, engine=ray_engine)
+    expected = simulate(experiment, engine=LocalEngine())
+    np.testing.assert_array_equal(result.prompt_risk, expected.prompt_risk)
+    assert result.scalars.tolist() == expected.scalars.tolist()
 
 
 def test_more_actors_than_memory_are_refused_before_one_is_started(ray_engine: "RayEngine") -> None:

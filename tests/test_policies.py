@@ -35,6 +35,15 @@ VARIANTS: dict[str, dict[str, object]] = {
     "gaussian": {"prior.kind": "matched_gaussian"},
     "jitter": {"prior.jitter": 0.3, "prior.branching": 3, "prior.levels": 2, "prior.dim": 9},
     "random directions": {"prior.directions": "random", "prior.dim": 4},
+    "gossip": {"policy.kind": "gossip", "policy.rounds_per_scale": 2},
+    "gossip, two channels, jitter": {
+        "policy.kind": "gossip",
+        "policy.rounds_per_scale": [2, 1],
+        "channel.channels": 2,
+        "prior.jitter": 0.3,
+    },
+    "gradient": {"policy.kind": "gradient"},
+    "flood": {"policy.kind": "flood"},
     "learned": {"policy.kind": "learned", "channel.channels": 2},
 }
 

@@ -36,8 +36,10 @@ def test_the_experiment_file_shows_all_keys_with_their_defaults() -> None:
     experiment, comparison = blocks("toml")
     shown = tomllib.loads(experiment)
     defaults = Experiment().model_dump(mode="json")
-    for table, key in (("transformer", "steps"), ("graph", "window"), ("graph", "path")):
+    optional = ["graph.window", "graph.path", "policy.step", "transformer.steps", "transformer.batch"]
+    for table, key in (name.split(".") for name in optional):
         assert defaults[table].pop(key) is None
+        assert re.search(rf"#.*\b{key}: ", experiment), "what has no default is in a comment"
     assert shown == defaults
     parse(Comparison, tomllib.loads(comparison))
 

@@ -14,6 +14,7 @@ from agents.channel import Channel
 from agents.codebook import pooled, principal
 from agents.policies.adaptive import Adaptive
 from agents.policies.static import Static, in_turn
+from agents.policy import Field
 from agents.prior import matched_gaussian, tree
 from agents.token import System, Tally, step, take_place
 from analysis.theory.evolution import Setting, evolve, extend
@@ -154,7 +155,7 @@ def same_belief(prior, channels, joint, control_variate, noise, rounds=4, prompt
         column = np.broadcast_to(np.array(codes)[None, :, None], (1, channels, prompts))
         effective = np.full((1, channels, prompts), 20.0)
         spoken = control.T[None] if control_variate else None
-        belief = inference.hear(belief, column, values.T[None], effective, spoken)
+        belief = inference.hear(belief, Field(column, values.T[None], effective, effective[:, 0]), spoken)
         posterior = condition(prior, record)
         pairs.append((inference.estimate(belief)[0].T, posterior.mean()))
         variances = posterior.variances(prior, codebook.directions)

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 
 import networkx as nx
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer
 from scipy.sparse import csr_array, eye_array
 from scipy.sparse.linalg import matrix_power
 
@@ -44,6 +45,12 @@ class Mixing:
         """Whether one sum serves every token."""
         return bool(self.weights.shape[0] == 1)
 
+    def digest(self) -> bytes:
+        """The same for equal weights, and for no others."""
+        parts = (self.weights.indptr, self.weights.indices, self.weights.data)
+        content = b"".join(np.asarray(part, dtype=np.int64).tobytes() for part in parts)
+        return blake2b(content, digest_size=16).digest()
+
     @cached_property
     def largest_row_sum(self) -> int:
         """Largest total weight of a receiver; with b bits the sums need b + log2 of it bits."""
@@ -70,6 +77,36 @@ class Mixing:
         per_row = 1.0 / spread.power(2).sum(axis=1)
         return np.broadcast_to(per_row, (self.tokens,)).copy()
 
+    def reach(self, rounds: int) -> Float[np.ndarray, "rounds N"]:
+        """N_eff(i, h) after h = 1..T rounds of averaging.
+
+        Example:
+            >>> past(3).reach(2).round(2).tolist()
+            [[1.0, 2.0, 3.0], [1.0, 1.6, 2.16]]
+        """
+        shares = self.shares()
+        power, rows = shares, []
+        for index in range(rounds):
+            if index and not self.is_shared:
+                power = csr_array(power @ shares)
+            rows.append(np.broadcast_to(1.0 / power.power(2).sum(axis=1), (self.tokens,)))
+        return np.stack(rows)
+
+    def fewest_beside(self) -> Float[np.ndarray, " N"]:
+        """Smallest effective number of tokens in a mean that each token's message is part of.
+
+        Example:
+            >>> from topology.families import star
+            >>> uniform(star(Family(5))).fewest_beside().tolist(), past(3).fewest_beside().tolist()
+            ([2.0, 2.0, 2.0, 2.0, 2.0], [1.0, 2.0, 3.0])
+        """
+        if self.is_shared:
+            return self.effective()
+        heard = self.weights.tocoo()
+        fewest = np.full(self.tokens, np.inf)
+        np.minimum.at(fewest, heard.col, self.effective()[heard.row])
+        return fewest
+
     def shares(self) -> csr_array:
         """A, rows summing to 1 [N, N]; one row if shared, which is its own power."""
         total = np.asarray(self.weights.sum(axis=1), dtype=float)
@@ -81,6 +118,7 @@ class Mixing:
         wire: Integer[np.ndarray, "N K B"],
         count: int,
         receivers: Int[np.ndarray, " n"],
+        spoken: Bool[np.ndarray, "N K B"] | None = None,
     ) -> Sums:
         """Sum of weight x wire, of weights and of squared weights, code by code, for some receivers.
 
@@ -91,6 +129,7 @@ class Mixing:
             wire: integer of each message.
             count: number C of codes.
             receivers: positions whose sums are wanted; one row serves all if the weights are shared.
+            spoken: which messages were sent; None if all were.
         """
         rows = np.zeros(1, dtype=np.int64) if self.is_shared else receivers
         weights = self.weights[rows]
@@ -98,13 +137,31 @@ class Mixing:
         plain = bool((weights.data == 1).all())
         prompts = wire.shape[2]
         total, weight, square = (np.empty((len(rows), count, prompts), dtype=np.int64) for _ in range(3))
+        channels = _channels_of(codes, count)
         for code in range(count):
-            said = codes == code
-            spoken = said.sum(axis=1, dtype=np.int64)
-            total[:, code] = weights @ np.where(said, wire, 0).sum(axis=1, dtype=np.int64)
-            weight[:, code] = weights @ spoken
-            square[:, code] = weight[:, code] if plain else squares @ spoken
+            part = slice(None) if channels is None else channels[code]
+            said = codes[:, part] == code
+            if spoken is not None:
+                said &= spoken[:, part]
+            voices = said.sum(axis=1, dtype=np.int64)
+            total[:, code] = weights @ np.where(said, wire[:, part], 0).sum(axis=1, dtype=np.int64)
+            weight[:, code] = weights @ voices
+            square[:, code] = weight[:, code] if plain else squares @ voices
         return total, weight, square
+
+
+def _channels_of(codes: Integer[np.ndarray, "N K B"], count: int) -> list[slice] | None:
+    """The channel that carries each code, where every token uses a channel for one code throughout.
+
+    Then a code is looked for in one channel, not in all: with many channels that is most of the work.
+    """
+    first = codes[:1, :, :1]
+    if codes.shape[1] < 2 or len(np.unique(first)) < codes.shape[1] or not (codes == first).all():
+        return None
+    found = [slice(0, 0)] * count
+    for channel, code in enumerate(first[0, :, 0]):
+        found[code] = slice(channel, channel + 1)
+    return found
 
 
 def uniform(graph: Graph) -> Mixing:

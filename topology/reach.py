@@ -45,9 +45,20 @@ def reach(graph: Graph, mixing: Mixing) -> Reach:
     """
     strong = nx.is_strongly_connected(graph)
     diameter = nx.diameter(graph) if strong and graph.number_of_nodes() > 1 else None
+    return Reach(int(diameter) if diameter is not None else None, *spectrum(mixing))
+
+
+def spectrum(mixing: Mixing) -> tuple[float, float]:
+    """Spectral gap and mixing time, as `Reach` has them.
+
+    Example:
+        >>> from topology.mixing import everyone
+        >>> spectrum(everyone(5))
+        (1.0, 0.0)
+    """
     second = min(_second_eigenvalue(mixing), 1.0)
     time = 0.0 if second < 1e-12 else float("inf") if second > 1 - 1e-12 else -1.0 / np.log(second)
-    return Reach(int(diameter) if diameter is not None else None, 1.0 - second, float(time))
+    return 1.0 - second, float(time)
 
 
 def light_cone(graph: Graph, rounds: int) -> Int[np.ndarray, " N"]:
@@ -60,13 +71,27 @@ def light_cone(graph: Graph, rounds: int) -> Int[np.ndarray, " N"]:
         >>> light_cone(path(Family(5)), rounds=1).tolist()
         [2, 3, 3, 3, 2]
     """
+    return light_cones(graph, rounds)[-1]
+
+
+def light_cones(graph: Graph, rounds: int) -> Int[np.ndarray, "rounds N"]:
+    """The light cone of each token after 0..L rounds, from one breadth-first search for each token.
+
+    Args:
+        graph: who hears whom.
+        rounds: L >= 0.
+
+    Example:
+        >>> from topology.families import Family, path
+        >>> light_cones(path(Family(4)), rounds=3).tolist()
+        [[1, 1, 1, 1], [2, 3, 3, 2], [3, 4, 4, 3], [4, 4, 4, 4]]
+    """
     heard = graph.reverse(copy=False)
-    return np.array(
-        [
-            len(nx.single_source_shortest_path_length(heard, node, cutoff=rounds))
-            for node in range(graph.number_of_nodes())
-        ]
-    )
+    sizes = np.empty((rounds + 1, graph.number_of_nodes()), dtype=np.int64)
+    for node in range(graph.number_of_nodes()):
+        distance = nx.single_source_shortest_path_length(heard, node, cutoff=rounds)
+        sizes[:, node] = np.bincount(list(distance.values()), minlength=rounds + 1).cumsum()
+    return sizes
 
 
 def _second_eigenvalue(mixing: Mixing) -> float:

@@ -74,7 +74,7 @@ class Bayesian(ABC):
     def absorb(self, state: Workspace, field: Field, round: int) -> Workspace:
         """Bayes' rule on the fields heard."""
         control = state.vector if self.control_variate else None
-        belief = self.inference.hear(state.belief, field.codes, field.values, field.effective, control)
+        belief = self.inference.hear(state.belief, field, control)
         return Workspace(belief, self.inference.estimate(belief))
 
     def estimate(self, state: Workspace) -> Float[np.ndarray, "n d B"]:

@@ -7,6 +7,7 @@ from jaxtyping import Integer
 
 from agents.belief import Belief, Inference
 from agents.policies.bayesian import Bayesian
+from agents.policy import Field
 
 Schedule = tuple[tuple[int, ...], ...]
 
@@ -88,7 +89,8 @@ def open_loop(
         column = np.array(codes)[None, :, None]
         none = np.zeros((1, channels, 1))
         control = np.zeros((1, prior.dim, 1)) if control_variate else None
-        belief = single.hear(belief, column, none, np.full_like(none, effective), control)
+        number = np.full_like(none, effective)
+        belief = single.hear(belief, Field(column, none, number, number[:, 0]), control)
         asked[list(codes)] += 1
         schedule.append(codes)
     return tuple(schedule)

@@ -9,18 +9,16 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.random import Generator, Philox, SeedSequence
 
 from agents.codebook import Codebook
 from agents.prior import Prior
-from analysis.theory.fields import ExactLaw, GaussianLaw
-from analysis.theory.posterior import Posterior, Record, border, condition, start, token_covariance
+from analysis.theory.fields import BLOCK, ExactLaw, GaussianLaw, draw
+from analysis.theory.posterior import Average, Posterior, Record, border, condition, start, token_covariance
 from analysis.theory.quantiser import Quantiser
 
 Form = Literal["gaussian", "exact"]
 _TIE = 1e-9  # posterior variances closer than this count as equal: the lower index is asked
 _RELATIVE_FLOOR = 1e-12
-_BLOCK = 256  # samples that share a generator, whatever is computed together
 _NUMBERS = 2_000_000  # numbers in the largest array of a chunk of blocks
 
 
@@ -116,11 +114,11 @@ def evolve(setting: Setting, form: Form, samples: int, seed: int) -> Prediction:
     `exact` draws the Gram matrix of inputs and label noise, of which every field is a function: it is
     exact at every integer N while messages are neither clipped nor rounded coarsely. Where they are, mean
     and variance of each field stay exact, in either form, and its correlation with other rounds is taken
-    as that of its linear part. `gaussian` draws
-    the fields jointly Gaussian with the covariance of THEORY.md section 5: exact as N -> infinity, the
-    deviation of the risk being of order 1/N at a fixed signal-to-noise ratio of the fields. Where errors
-    have become rare it is their tails that count: the Gaussian form is then too pessimistic by a factor,
-    not by a share. Sample i of a seed has the same true w and Gram matrix under every policy.
+    as that of its linear part. `gaussian` draws the fields jointly Gaussian with the covariance of
+    THEORY.md section 5: exact as N -> infinity, the deviation of the risk being of order 1/N at a fixed
+    signal-to-noise ratio of the fields. Where errors have become rare it is their tails that count: the
+    Gaussian form is then too pessimistic by a factor, not by a share. Sample i of a seed has the same
+    true w and Gram matrix under every policy.
 
     Args:
         setting: the system.
@@ -144,77 +142,62 @@ def evolve(setting: Setting, form: Form, samples: int, seed: int) -> Prediction:
     """
     if form == "exact" and setting.effective != int(setting.effective):
         raise ValueError(f"the exact form needs an integer number of tokens, got {setting.effective}")
-    asked = setting.rounds * setting.channels
-    dim, rank = setting.prior.factor.shape
-    # Per atom: covariance of the fields with right-hand sides and offsets, forms; per sample: Gram factor.
-    per_atom = (asked + 1) * (asked + 1 + rank + dim) + (dim**2 if rank else 0)
-    width = len(setting.prior.weights) * per_atom + (dim + 1) ** 2
-    stride = max(_NUMBERS // (width * _BLOCK), 1)
-    blocks = range(-(-samples // _BLOCK))
-    parts = [_evolve_blocks(setting, form, seed, blocks[k : k + stride]) for k in blocks[::stride]]
+    few = chunks(setting, range(-(-samples // BLOCK)), setting.prior.dim + 1)
+    parts = [_evolve_blocks(setting, form, seed, blocks) for blocks in few]
     errors = np.concatenate(parts, axis=1)[:, :samples] / setting.prior.power()
     return Prediction(errors.mean(axis=1), errors.std(axis=1) / np.sqrt(samples), errors)
 
 
-class _Draws(NamedTuple):
-    """All randomness of some samples: true w, factor of the Gram matrix, noise of each field."""
+def chunks(setting: Setting, blocks: range, columns: int) -> list[range]:
+    """Blocks of samples, as many at a time as memory should hold; the Gram factor has so many columns."""
+    asked = setting.rounds * setting.channels
+    dim, rank = setting.prior.factor.shape
+    # Per atom: covariance of the fields with right-hand sides and offsets, forms; per sample: Gram factor.
+    per_atom = (asked + 1) * (asked + 1 + rank + dim) + (dim**2 if rank else 0)
+    width = len(setting.prior.weights) * per_atom + (dim + 1) * columns
+    stride = max(_NUMBERS // (width * BLOCK), 1)
+    return [blocks[k : k + stride] for k in range(0, len(blocks), stride)]
 
-    truth: Float[np.ndarray, "n d"]
-    gram: Float[np.ndarray, "n D p"]
-    fresh: Float[np.ndarray, "L K n"]
-    distortion: Float[np.ndarray, "L K n"]
 
-
-def _draw(setting: Setting, seed: int, block: int) -> _Draws:
-    """The draws of one block, which depend neither on the policy nor on how many samples follow."""
-    children = SeedSequence([seed, block]).spawn(4)
-    latent, gram, channel, quantiser = (Generator(Philox(child)) for child in children)
-    prior = setting.prior
-    atoms = latent.choice(len(prior.weights), size=_BLOCK, p=prior.weights)
-    truth = prior.atoms[atoms] + latent.standard_normal((_BLOCK, prior.factor.shape[1])) @ prior.factor.T
-    columns = np.arange(min(int(setting.effective), prior.dim + 1))
-    factor = np.tril(gram.standard_normal((_BLOCK, prior.dim + 1, len(columns))), -1)
-    freedom = int(setting.effective) - columns
-    factor[:, columns, columns] = np.sqrt(gram.chisquare(freedom, (_BLOCK, len(columns))))
-    shape = (setting.rounds, setting.channels, _BLOCK)
-    return _Draws(truth, factor, channel.standard_normal(shape), quantiser.standard_normal(shape))
+def quantiser_of(setting: Setting) -> Quantiser:
+    """What clipping and rounding do to the fields."""
+    noise = setting.message_noise_variance**0.5
+    return Quantiser(setting.label_noise, noise, setting.clip, setting.step, setting.effective)
 
 
 def _evolve_blocks(setting: Setting, form: Form, seed: int, blocks: range) -> Float[np.ndarray, "rounds n"]:
     """Squared error after each round, for the samples of some blocks."""
-    parts = [_draw(setting, seed, block) for block in blocks]
-    truth = np.concatenate([part.truth for part in parts])
-    fresh = np.concatenate([part.fresh for part in parts], axis=2)
-    distortion = np.concatenate([part.distortion for part in parts], axis=2)
+    draws = draw(setting.prior, (int(setting.effective),), (setting.rounds, setting.channels), seed, blocks)
+    truth, quantiser = draws.truth, quantiser_of(setting)
     scale = (setting.effective, setting.label_noise, setting.analogue_variance)
-    law: ExactLaw | GaussianLaw
-    if form == "exact":
-        law = ExactLaw(*scale, truth, np.concatenate([part.gram for part in parts]))
-    else:
-        law = GaussianLaw(*scale, truth)
-    noise = setting.message_noise_variance**0.5
-    quantiser = Quantiser(setting.label_noise, noise, setting.clip, setting.step, setting.effective)
+    law = ExactLaw(*scale, truth, draws.gram) if form == "exact" else GaussianLaw(*scale, truth)
     record = start(setting.prior, len(truth))
     belief = condition(setting.prior, record)
     errors = [((belief.mean() - truth) ** 2).sum(axis=1)]
     for round in range(1, setting.rounds + 1):
         control = belief.mean() if setting.control_variate else np.zeros_like(truth)
-        asked = setting.codebook.directions[_choose(setting, belief, round)]
-        values = law.fields(asked, control, fresh[round - 1].T)
+        asked = setting.codebook.directions[choose(setting, belief, round)]
+        values = law.fields(asked, control, draws.fresh[round - 1].T)
         if np.isfinite(setting.clip):
-            values = quantiser.transmit(values, asked, truth - control, control, distortion[round - 1].T)
+            values = quantiser.transmit(
+                values, asked, truth - control, control, draws.distortion[round - 1].T
+            )
         record = extend(setting, record, belief, asked, control, values)
         belief = condition(setting.prior, record)
         errors.append(((belief.mean() - truth) ** 2).sum(axis=1))
     return np.stack(errors)
 
 
-def _choose(setting: Setting, belief: Posterior, round: int) -> Int[np.ndarray, "n K"]:
-    """Codes of this round, for each sample."""
+def choose(
+    setting: Setting, belief: Posterior, round: int, asked: Int[np.ndarray, "n T"] | None = None
+) -> Int[np.ndarray, "n K"]:
+    """Codes of a round, for each sample; among those asked least often, if what was asked is given."""
     size = len(belief.weights)
     if setting.schedule is not None:
         return np.broadcast_to(np.array(setting.schedule[round - 1]), (size, setting.channels))
     variances = belief.variances(setting.prior, setting.codebook.directions)
+    if asked is not None:  # no variance is as large as E|w|^2
+        np.subtract.at(variances, (np.arange(size)[:, None], asked), 2.0 * setting.prior.power())
     chosen = np.empty((size, setting.channels), dtype=np.int64)
     for rank in range(setting.channels):
         chosen[:, rank] = (variances >= variances.max(axis=1, keepdims=True) - _TIE).argmax(axis=1)
@@ -229,6 +212,7 @@ def extend(
     asked: Float[np.ndarray, "n K d"],
     control: Float[np.ndarray, "n d"],
     values: Float[np.ndarray, "n K"],
+    average: Average | None = None,
 ) -> Record:
     """The record with one more round, the belief before it predicting the noise of all its fields.
 
@@ -239,6 +223,7 @@ def extend(
         asked: directions of this round.
         control: control variate of this round.
         values: what was heard.
+        average: what stands behind it; by default N tokens, and the channel once.
 
     Source: THEORY.md section 5.
     """
@@ -248,11 +233,16 @@ def extend(
     directions, offsets = record.with_round(asked, known.means - control[:, None])
     rows = token_covariance(directions, offsets, known.forms(prior), channels, setting.label_noise)
     own = np.eye(channels, before + channels, before)
-    rows = (rows if setting.joint else rows * own) + setting.channel_variance * own
+    if average is None:
+        one = 1.0 / setting.effective
+        average = Average(one, one, setting.channel_variance * one)
+    share = np.full(before + channels, average.own)
+    share[:before] = average.earlier
+    rows = (rows if setting.joint else rows * own) * share + average.channel * own
     signals = directions @ prior.factor
-    rows = rows / setting.effective + (signals[:, before:] @ signals.swapaxes(1, 2))[:, None]
+    rows = rows + (signals[:, before:] @ signals.swapaxes(1, 2))[:, None]
     covariance = record.covariance
     for channel in range(channels):
         row = rows[:, :, channel, : before + channel + 1]
-        covariance = border(covariance, row, setting.channel_variance / setting.effective).covariance
+        covariance = border(covariance, row, average.channel).covariance
     return Record(directions, offsets, np.concatenate([record.values, values], axis=1), covariance)

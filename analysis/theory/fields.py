@@ -1,11 +1,79 @@
 """The law of what is heard on the complete graph, in place of the tokens that say it."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float
+from numpy.random import Generator, Philox, SeedSequence
 
+from agents.prior import Prior
 from analysis.theory.posterior import Record, border, token_covariance
 
 Array = np.ndarray
+BLOCK = 256  # samples that share a generator, whatever is computed together
+DRAWN = 4  # generators of a block; others may take the numbers from here on
+
+
+class Draws(NamedTuple):
+    """All randomness of some samples.
+
+    Attributes:
+        truth: true w [n, d].
+        gram: a square root of the Gram matrix of inputs and label noise, the row of label noise last; the
+            columns of one group of tokens after those of another [n, D, p].
+        fresh: standard normal numbers for the noise of each field [L, K, n].
+        distortion: and for what clipping and rounding add to it [L, K, n].
+    """
+
+    truth: Float[Array, "n d"]
+    gram: Float[Array, "n D p"]
+    fresh: Float[Array, "L K n"]
+    distortion: Float[Array, "L K n"]
+
+
+def draw(prior: Prior, groups: tuple[int, ...], shape: tuple[int, int], seed: int, blocks: range) -> Draws:
+    """The draws of some blocks, which depend neither on the policy nor on what other blocks there are.
+
+    Args:
+        prior: prior over w.
+        groups: number of tokens in each group; all N in one where all weigh the same.
+        shape: rounds L and channels K.
+        seed: seed of all draws.
+        blocks: numbers of the blocks of 256 samples.
+
+    Source: the factor of a Wishart matrix, M. S. Bartlett, doi:10.1017/S0370164600022884.
+    """
+    parts = [_draw(prior, groups, shape, seed, block) for block in blocks]
+    axes = (0, 0, 2, 2)  # of the samples
+    together = zip(zip(*parts, strict=True), axes, strict=True)
+    return Draws(*(np.concatenate(part, axis) for part, axis in together))
+
+
+def columns_of(groups: tuple[int, ...], dim: int) -> list[int]:
+    """Columns of the square root of each group's Gram matrix: its tokens, or d + 1 if they are more.
+
+    Example:
+        >>> columns_of((1, 2, 50), dim=3)
+        [1, 2, 4]
+    """
+    return [min(tokens, dim + 1) for tokens in groups]
+
+
+def _draw(prior: Prior, groups: tuple[int, ...], shape: tuple[int, int], seed: int, block: int) -> Draws:
+    """The draws of one block."""
+    children = SeedSequence([seed, block]).spawn(DRAWN)
+    latent, gram, channel, quantiser = (Generator(Philox(child)) for child in children)
+    atoms = latent.choice(len(prior.weights), size=BLOCK, p=prior.weights)
+    truth = prior.atoms[atoms] + latent.standard_normal((BLOCK, prior.factor.shape[1])) @ prior.factor.T
+    factors = [np.empty((BLOCK, prior.dim + 1, 0))]
+    for tokens, width in zip(groups, columns_of(groups, prior.dim), strict=True):
+        columns = np.arange(width)
+        factor = np.tril(gram.standard_normal((BLOCK, prior.dim + 1, width)), -1)
+        factor[:, columns, columns] = np.sqrt(gram.chisquare(tokens - columns, (BLOCK, width)))
+        factors.append(factor)
+    numbers = (*shape, BLOCK)
+    fresh, distortion = channel.standard_normal(numbers), quantiser.standard_normal(numbers)
+    return Draws(truth, np.concatenate(factors, axis=2), fresh, distortion)
 
 
 class ExactLaw:

@@ -73,6 +73,21 @@ class Posterior(NamedTuple):
         return between + ((images @ within) * images).sum(axis=2)
 
 
+class Average(NamedTuple):
+    """What stands behind the mean that is heard, as the belief takes it.
+
+    Attributes:
+        own: variance of the mean over that of one token, 1/N_eff.
+        earlier: covariance with the means of earlier rounds, over that of one token: one number, or one for
+            each of them.
+        channel: variance that the channel adds to the mean.
+    """
+
+    own: float
+    earlier: float | Float[Array, " T"]
+    channel: float
+
+
 class Bordered(NamedTuple):
     """A covariance matrix with one more row: how the new field follows from the earlier ones.
 

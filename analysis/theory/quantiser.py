@@ -65,15 +65,22 @@ class Quantiser:
             control: v.
             fresh: standard normal numbers.
         """
-        query_residual, answer = ((asked @ vector[..., None])[..., 0] for vector in (residual, control))
-        squared = np.broadcast_to((residual**2).sum(axis=1)[:, None], values.shape)
-        moments = message_moments(
-            query_residual, squared, answer, self.label_noise, self.noise, self.clip, self.step
-        )
+        moments = self.moments(asked, residual, control)
         for channel in range(values.shape[1]):
             self.past.append((asked[:, channel], residual, fresh[:, channel]))
         distortion = np.sqrt(moments.distortion / self.effective) * self._distortion(values.shape[1])
-        return moments.mean + moments.gain * (values - query_residual - answer) + distortion
+        expected = (asked @ (residual + control)[..., None])[..., 0]
+        return moments.mean + moments.gain * (values - expected) + distortion
+
+    def moments(
+        self, asked: Float[Array, "n K d"], residual: Float[Array, "n d"], control: Float[Array, "n d"]
+    ) -> Moments:
+        """Moments of one token's messages in a round that asks u, at w - v = q."""
+        query_residual, answer = ((asked @ vector[..., None])[..., 0] for vector in (residual, control))
+        squared = np.broadcast_to((residual**2).sum(axis=1)[:, None], answer.shape)
+        return message_moments(
+            query_residual, squared, answer, self.label_noise, self.noise, self.clip, self.step
+        )
 
     def _distortion(self, channels: int) -> Float[Array, "n K"]:
         """Standard normal numbers of this round, correlated with those of the rounds before."""

@@ -1,0 +1,119 @@
+"""Flood: pass on every example that one has heard of, until all know all."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from agents.ordered import dot
+from agents.policy import Field, Message
+from agents.prompt import TokenView
+
+_NEGLIGIBLE = 1e-12  # eigenvalues below this share of the largest are rounding
+
+
+class Archive(NamedTuple):
+    """Workspace of a flooding token: the examples that it knows, those of itself among them.
+
+    Attributes:
+        examples: x and y of every token, 0 where unknown [n, N (d + 1), B].
+        known: which of these numbers are known [n, N (d + 1), B].
+    """
+
+    examples: Float[np.ndarray, "n R B"]
+    known: Bool[np.ndarray, "n R B"]
+
+
+@dataclass(frozen=True, eq=False)
+class Flood:
+    """Exact sufficient statistics, spread over the graph: the ridge estimate from all examples within reach.
+
+        w_i = m + F (F' X'X F + sigma^2 I)^-1 F' X' (y - X m)
+
+    with m and F F' the mean and covariance of the prior, and after round l with X, y the examples of the
+    tokens within l hops: the best estimate that is linear in the labels, ridge regression for a Gaussian
+    prior. A message carries d + 1 numbers for each token that its
+    sender knows of, each under a code of its own, and is silent on the others: the mean of equal integers
+    is that integer, so an example arrives as it was sent. With transmitter noise it arrives with the noise
+    of every hop, which the estimate does not know of.
+
+    Attributes:
+        tokens: N.
+        mean: m [d].
+        factor: F [d, R].
+        label_noise: sigma.
+
+    Source: THEORY.md section 6; A. E. Hoerl and R. W. Kennard, doi:10.1080/00401706.1970.10488634.
+    """
+
+    tokens: int
+    mean: Float[np.ndarray, " d"]
+    factor: Float[np.ndarray, "d R"]
+    label_noise: float
+
+    @property
+    def codes(self) -> int:
+        """One code for each number of each token's example."""
+        return self.tokens * (len(self.mean) + 1)
+
+    def start(self, tokens: TokenView) -> Archive:
+        """The token's own example."""
+        count, dim, prompts = tokens.inputs.shape
+        width = dim + 1
+        examples = np.zeros((count, self.codes, prompts))
+        known = np.zeros(examples.shape, dtype=bool)
+        for row, position in enumerate(tokens.positions):
+            own = slice(int(position) * width, int(position) * width + width)
+            examples[row, own] = np.concatenate([tokens.inputs[row], tokens.labels[row][None]])
+            known[row, own] = True
+        return Archive(examples, known)
+
+    def emit(self, state: Archive, tokens: TokenView, round: int) -> Message:
+        """All examples known; the others are asked for."""
+        codes = np.broadcast_to(np.arange(self.codes)[None, :, None], state.known.shape)
+        return Message(codes.copy(), state.examples, state.known)
+
+    def absorb(self, state: Archive, field: Field, round: int) -> Archive:
+        """Take up the examples that were not known; one that is known does not change."""
+        fresh = (field.effective > 0) & ~state.known
+        return Archive(np.where(fresh, field.values, state.examples), state.known | fresh)
+
+    def estimate(self, state: Archive) -> Float[np.ndarray, "n d B"]:
+        """Ridge regression on the examples known, in the coordinates of the prior's covariance."""
+        width, rank = len(self.mean) + 1, self.factor.shape[1]
+        count, _, prompts = state.examples.shape
+        gram, moment = np.zeros((count, prompts, rank, rank)), np.zeros((count, prompts, rank, 1))
+        columns = [list(column) for column in self.factor.T]
+        for token in range(self.tokens):
+            own = [state.examples[:, token * width + k] for k in range(width)]
+            residual = own[-1] - dot(own[:-1], list(self.mean))
+            seen = [dot(own[:-1], column) for column in columns]
+            for r, left in enumerate(seen):
+                moment[..., r, 0] += left * residual
+                for s, right in enumerate(seen[: r + 1]):
+                    gram[..., r, s] += left * right
+        values, vectors = np.linalg.eigh(gram)  # reads the lower triangle
+        along = vectors.swapaxes(2, 3) @ moment
+        significant = values > _NEGLIGIBLE * np.maximum(values[..., -1:], 1e-300)
+        inverse = np.where(significant, 1.0 / np.where(significant, values + self.label_noise**2, 1.0), 0.0)
+        solved = (vectors @ (inverse[..., None] * along))[..., 0]
+        parts = [solved[..., r] for r in range(rank)]
+        return np.stack(
+            [m + dot(parts, list(row)) for m, row in zip(self.mean, self.factor, strict=True)], axis=1
+        )
+
+    def atoms(self, state: Archive) -> None:
+        """Ridge regression states no posterior over atoms."""
+        return
+
+
+def root(covariance: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
+    """F with F F' = covariance, symmetric; directions of no variance have no share in it.
+
+    Example:
+        >>> root(np.diag([4.0, 0.0])).tolist()
+        [[2.0, 0.0], [0.0, 0.0]]
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T

@@ -1,0 +1,149 @@
+"""Gossip: stay on one question for some rounds, so that far tokens are heard through near ones."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from agents.belief import Belief
+from agents.policies.adaptive import Adaptive, widest
+from agents.policies.bayesian import Bayesian, Workspace
+from agents.policy import Field, Message
+from agents.prompt import TokenView
+
+
+class Averaging(NamedTuple):
+    """A question that is being averaged.
+
+    Attributes:
+        before: the token when it asked, whose estimate is the control variate.
+        held: the mean that it holds now, and what is behind it.
+        passes: variance of the channel's noise in that mean, in units of one message's [n, K, B].
+    """
+
+    before: Workspace
+    held: Field
+    passes: Float[np.ndarray, "n K B"]
+
+
+class Relay(NamedTuple):
+    """Workspace of a gossiping token.
+
+    Attributes:
+        now: belief and function vector, what is held so far taken as heard.
+        growth: N_eff(i, h) of its own place, h = 1..T [T, n].
+        averaging: the question under way; None before the first.
+    """
+
+    now: Workspace
+    growth: Float[np.ndarray, "T n"]
+    averaging: Averaging | None
+
+
+@dataclass(frozen=True, eq=False)
+class Unasked(Adaptive):
+    """Asks along the widest of the codes that it has asked least often: scale after scale.
+
+    The same tokens answer again, so a second answer tells little; and on a sparse graph nobody is around
+    to give it, once the others have gone on.
+    """
+
+    def choose(self, belief: Belief, round: int) -> Integer[np.ndarray, "n K B"]:
+        """The widest directions, those that were asked before last."""
+        variances = self.inference.variances(belief)
+        above = 2.0 * self.inference.prior.power()  # no variance is as large
+        for past in belief.heard:
+            codes = past.code[:, None]
+            np.put_along_axis(variances, codes, np.take_along_axis(variances, codes, 1) - above, 1)
+        return widest(variances, self.channels)
+
+
+@dataclass(frozen=True, eq=False)
+class Gossip:
+    """Asks about a scale, then passes on for some rounds what it holds of the same question.
+
+    If the tokens around stay on one code, after h rounds token i holds sum_j (A^h)_ij m_j, a mean over
+    N_eff(i, h) tokens. A token counts a neighbour that asks something else as not there: the number behind
+    its mean grows by the share of its neighbourhood that it heard. The estimate takes what is held at any
+    time as one measurement, which the next round replaces; after its turn it is kept, and the next question
+    follows.
+
+    Attributes:
+        asking: what to ask, and how to believe.
+        turns: rounds of averaging for each question in turn; the last number holds for all that follow.
+        reach: N_eff(i, h) after h = 1..T rounds of averaging, for every position [T, N].
+
+    Source: THEORY.md section 6, locality; S. Boyd et al., Randomized gossip algorithms,
+        doi:10.1109/TIT.2006.874516.
+    """
+
+    asking: Bayesian
+    turns: tuple[int, ...]
+    reach: Float[np.ndarray, "T N"]
+
+    @property
+    def codes(self) -> int:
+        """Number of codes in the codebook."""
+        return self.asking.codes
+
+    def start(self, tokens: TokenView) -> Relay:
+        """The prior and its mean."""
+        return Relay(self.asking.start(tokens), self.reach[:, tokens.positions], None)
+
+    def emit(self, state: Relay, tokens: TokenView, round: int) -> Message:
+        """A new question with the token's own answer, or what it holds of the last one."""
+        if state.averaging is None or self._hop(round) == 0:
+            return self.asking.emit(state.now, tokens, round)
+        return Message(state.averaging.held.codes, state.averaging.held.values)
+
+    def absorb(self, state: Relay, field: Field, round: int) -> Relay:
+        """Take the field for the mean that is held, and Bayes' rule on it."""
+        hop = self._hop(round)
+        if state.averaging is None or hop == 0:
+            averaging = Averaging(state.now, field, 1.0 / np.maximum(field.effective, 1.0))
+        else:
+            averaging = _passed_on(state.averaging, field, state.growth[[0, hop - 1, hop]])
+        control = averaging.before.vector if self.asking.control_variate else None
+        inference = self.asking.inference
+        belief = inference.hear(averaging.before.belief, averaging.held, control)
+        return Relay(Workspace(belief, inference.estimate(belief)), state.growth, averaging)
+
+    def estimate(self, state: Relay) -> Float[np.ndarray, "n d B"]:
+        """The posterior mean."""
+        return state.now.vector
+
+    def atoms(self, state: Relay) -> Float[np.ndarray, "n M B"]:
+        """The posterior over atoms."""
+        return state.now.belief.atoms()
+
+    def _hop(self, round: int) -> int:
+        """Rounds since the question was asked."""
+        hop = round - 1
+        for turn in self.turns:
+            if hop < turn:
+                return hop
+            hop -= turn
+        return hop % self.turns[-1]
+
+
+def _passed_on(averaging: Averaging, field: Field, reach: Float[np.ndarray, "3 n"]) -> Averaging:
+    """What is behind the mean after one more round of averaging.
+
+    Args:
+        averaging: before the round.
+        field: what was heard of the question.
+        reach: N_eff after the first round of averaging, after the last, and after this one.
+    """
+    first, last, here = reach[:, :, None, None]
+    heard = np.clip((field.effective - 1.0) / np.maximum(first - 1.0, 1e-12), 0.0, 1.0)
+    effective = averaging.held.effective * (1.0 + (here / last - 1.0) * heard)
+    passes = averaging.passes + 1.0 / np.maximum(effective, 1.0)
+    # Whether tokens out of sight asked the same, Laplace's rule of succession must say.
+    around = 1.0 + (here - 1.0) * (1.0 + 1.0 / first)
+    held = field._replace(
+        effective=effective,
+        around=np.broadcast_to(around[:, 0], field.around.shape),
+        relayed=effective * passes,
+    )
+    return Averaging(averaging.before, held, passes)
