@@ -90,7 +90,11 @@ def print_facts(facts: dict[str, Any]) -> None:
     """What `check` found."""
     table = Table("", "", show_header=False, box=None)
     for key, value in facts.items():
-        table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+        if value is None:
+            shown = "infinite: some token never hears some other" if key == "diameter" else "-"
+        else:
+            shown = f"{value:,}" if isinstance(value, int) else str(value)
+        table.add_row(key.replace("_", " "), shown)
     Console().print(table)
 
 

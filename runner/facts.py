@@ -8,6 +8,7 @@ from runner.assembly import (
     graph_of,
     mixing_for,
     prior_of,
+    turns_of,
 )
 from runner.experiment import Experiment
 from runner.footprint import bytes_per_token_prompt
@@ -66,6 +67,7 @@ def mixing_time(experiment: Experiment) -> float | None:
 
 def _graph_facts(experiment: Experiment, mixing: Mixing) -> dict[str, Any]:
     rounds = max(1, experiment.run.rounds)
+    gossip = experiment.policy.kind == "gossip"
     facts: dict[str, Any] = {
         "graph": experiment.graph.kind,
         "effective_tokens": round(float(mixing.effective().mean()), 3),
@@ -74,6 +76,7 @@ def _graph_facts(experiment: Experiment, mixing: Mixing) -> dict[str, Any]:
         "diameter": None,
         "spectral_gap": None,
         "mixing_time": None,
+        "rounds_per_scale": list(turns_of(experiment, mixing)) if gossip else None,
     }
     if mixing.tokens <= _LARGEST_GRAPH:
         graph = graph_of(experiment)

@@ -97,13 +97,17 @@ def compare_locality(
         write_table(folder / f"{table}.parquet", pa.Table.from_pandas(frame, preserve_index=False))
     write_text(folder / "verdict.txt", text + "\n")
     fixed = _caption(base)
-    averaged = f"{fixed}; gossip with the rounds per scale that theory finds best at each depth"
+    control = f"{'with' if base.policy.control_variate else 'no'} control variate"
+    graphs = (
+        f"degree {base.graph.degree} where the graph has one, {base.graph.mixing} weights, {control}; {fixed}"
+    )
+    averaged = f"{graphs}; gossip with the rounds per scale that theory finds best at each depth"
     figures = [
         save(locality_depth_diagram(depths, averaged, scales), folder, "locality-depth"),
-        save(bottleneck(turns, f"after {_middle(plan)} rounds; {fixed}"), folder, "rounds-per-scale"),
+        save(bottleneck(turns, f"after {_middle(plan)} rounds; {graphs}"), folder, "rounds-per-scale"),
     ]
     if len(contexts):
-        caption = f"causal graph, after {plan.context_rounds} rounds; {fixed}"
+        caption = f"causal graph, after {plan.context_rounds} rounds, cv: control variate; {fixed}"
         figures.append(save(risk_against_context(contexts, caption), folder, "context"))
     return Located(depths, turns, contexts, text, folder, figures)
 
@@ -244,10 +248,8 @@ def _caption(base: Experiment) -> str:
     """What the figures hold fixed."""
     task, channel, prior = base.task, base.channel, base.prior
     return (
-        f"N = {task.tokens}, degree {base.graph.degree} where the graph has one; {prior.kind} prior of "
-        f"{prior.levels} levels, branching {prior.branching}, ρ = {prior.decay:g}, d = {prior.dim}; "
-        f"σ = {task.label_noise:g}, K = {channel.channels}, b = {channel.bits} bits, c = {channel.clip:g}, "
-        f"τ = {channel.noise:g}, {base.graph.mixing} weights, "
-        f"{'with' if base.policy.control_variate else 'no'} control variate; {task.prompts:,} prompts, "
+        f"N = {task.tokens}; {prior.kind} prior of {prior.levels} levels, branching {prior.branching}, "
+        f"ρ = {prior.decay:g}, d = {prior.dim}; σ = {task.label_noise:g}, K = {channel.channels}, "
+        f"b = {channel.bits} bits, c = {channel.clip:g}, τ = {channel.noise:g}; {task.prompts:,} prompts, "
         "bars: two standard errors"
     )

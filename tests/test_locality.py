@@ -5,13 +5,16 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pytest
+import torch
 from test_policies import leaves, random_transformer
 
 from agents.prior import draw_latent
 from agents.prompt import draw_tokens
 from agents.token import Place, Sent, System, Tally, step, take_place
+from agents.transformer import Architecture, Transformer, export
 from runner.assembly import graph_of, mixing_for, prior_of, system_of
 from runner.errors import UsageErrors
+from runner.evaluation import forward_on_prompts
 from runner.experiment import Experiment
 from runner.local import LocalEngine
 from runner.simulation import simulate
@@ -269,3 +272,33 @@ def test_bits_do_not_depend_on_blocks(policy: str, kind: str) -> None:
     runs = [simulate(experiment, engine=LocalEngine(block)).prompt_risk for block in (1, 5, 14)]
     np.testing.assert_array_equal(runs[0], runs[1])
     np.testing.assert_array_equal(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("mixing", ["uniform", "metropolis"])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_transformer_whose_mask_is_the_graph_computes_what_its_agents_compute(
+    kind: str, mixing: str
+) -> None:
+    """Layer by layer and token by token, to 1e-10 in double precision, on the same prompts and noise."""
+    experiment = SMALL.with_values(
+        {
+            "policy.kind": "learned",
+            "graph.kind": kind,
+            "graph.mixing": mixing,
+            "graph.window": 4,
+            "channel.noise": 0.3,
+        }
+    )
+    model = Transformer(Architecture(dim=3, layers=3, width=8, hidden=12), seed=5)
+    with torch.no_grad():
+        model.readout.mul_(20)  # fresh weights hardly answer; these do
+    expected = forward_on_prompts(model.double(), experiment, range(20))
+    found: list[np.ndarray] = []
+    simulate(
+        experiment,
+        learned=export(model),
+        observer=lambda _, outcome: found.append(outcome.report.detail.estimate),
+    )
+    for layer, estimate in zip(expected, found, strict=True):
+        np.testing.assert_allclose(estimate, np.broadcast_to(layer, estimate.shape), atol=1e-10, rtol=0)
+    assert np.abs(found[-1] - found[0]).max() > 0.1

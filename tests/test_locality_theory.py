@@ -1,6 +1,7 @@
 """Agents on graphs against the theory of graphs, the reference values, and the limits of a light cone."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from scipy.stats import norm
 from analysis.bounds import light_cone_bound
 from analysis.prediction import foreseen, predict_on_graph
 from runner.assembly import mixing_for, turns_of
-from runner.experiment import Experiment
+from runner.experiment import Experiment, load
+from runner.plan import Comparison
 from runner.simulation import simulate
 from topology.families import FAMILIES
 
@@ -153,6 +155,27 @@ def test_star_barbell_and_line_show_the_bottleneck_that_theory_predicts() -> Non
     assert barbell.risk[-1] > 100 * simulate(REFERENCE).risk[-1], "the other half is never heard in time"
 
 
+def test_the_numbers_in_the_readme_are_those_of_the_preset() -> None:
+    """Agents on two graphs at three depths, and theory beside them, digit by digit."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    preset = Path(__file__).parents[1] / "runner" / "presets" / "locality.toml"
+    comparison = load(Comparison, preset)
+    assert comparison.locality is not None
+    for kind, name in (("ring", "ring"), ("small_world", "small world")):
+        (row,) = re.findall(rf"^\| {name} \|[^|]*\|(.*)\|$", readme, re.MULTILINE)
+        for depth, cell in zip((3, 6, 12), row.split("|"), strict=False):
+            values = {"graph.kind": kind, "policy.kind": "gossip", "run.rounds": depth}
+            experiment = comparison.experiment().with_values(values)
+            agents = simulate(experiment).risk[-1]
+            theory = predict_on_graph(experiment, comparison.locality.theory_samples).risk[-1]
+            assert cell.split() == [_three(agents), f"({_three(theory)})"], (kind, depth)
+
+
+def _three(risk: float) -> str:
+    """Three digits after the point, two below .1."""
+    return (f"{risk:.3f}" if risk > 0.01 else f"{risk:.4f}").lstrip("0")
+
+
 def test_what_has_no_theory_has_none() -> None:
     for kind in ("gradient", "learned"):
         assert foreseen(Experiment().with_values({"policy.kind": kind}), 300) is None
@@ -199,6 +222,31 @@ def test_compare_locality_makes_its_tables_figures_and_sentence(
     assert all(Path(path).stat().st_size > 20_000 for path in answer["figures"])
     assert answer["sentence"].startswith("After 4 rounds gossip is at: complete")
     assert (Path(answer["run"]) / "depths.parquet").is_file()
+
+
+def test_policies_and_transformers_are_compared_on_a_graph_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    smaller = {
+        "graph.kind": "ring",
+        "run.engine": "local",
+        "run.rounds": "2",
+        "task.tokens": "12",
+        "task.prompts": "100",
+        "transformer.steps": "30",
+        "compare.policies": '["adaptive","gossip","gradient"]',
+        "compare.theory_samples": "500",
+    }
+    settings = [word for key, value in smaller.items() for word in ("--set", f"{key}={value}")]
+    assert run(["compare", "demo", *settings, "--json"], monkeypatch) == 0
+    answer = json.loads(capfd.readouterr().out)
+    rows = pd.DataFrame(answer["rows"])
+    tree = rows[rows["prior"] == "tree"]
+    assert set(tree[tree["source"] == "theory"]["policy"]) == {"adaptive", "gossip"}
+    assert set(tree[tree["source"] == "agents"]["policy"]) == {"adaptive", "gossip", "gradient"}
+    assert set(tree[tree["source"] == "transformer"]["policy"]) == {"feedforward", "linear"}
+    assert answer["max_difference"] < 1e-10
 
 
 def test_a_comparison_of_graphs_that_cannot_run_is_refused_before_it_starts(

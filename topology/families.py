@@ -41,6 +41,8 @@ class Family:
 def complete(family: Family) -> Graph:
     """Everyone hears everyone: attention without a mask.
 
+    Source: D. Aldous and J. A. Fill, Reversible Markov Chains and Random Walks on Graphs (2002), chapter 5.
+
     Example:
         >>> complete(Family(4)).number_of_edges()
         12
@@ -50,6 +52,9 @@ def complete(family: Family) -> Graph:
 
 def causal(family: Family) -> Graph:
     """Token i hears the tokens before it, or the last `window` of them: the mask of a causal transformer.
+
+    Source: A. Vaswani et al., Attention is all you need, arXiv:1706.03762, section 3.2.3; for the window
+        I. Beltagy et al., Longformer, arXiv:2004.05150.
 
     Example:
         >>> sorted(causal(Family(4, window=2)).edges)
@@ -68,6 +73,8 @@ def ring(family: Family) -> Graph:
     Raises:
         ValueError: if the degree is odd, or not below the number of tokens.
 
+    Source: D. J. Watts and S. H. Strogatz, doi:10.1038/30918, before any edge is rewired.
+
     Example:
         >>> sorted(ring(Family(6, degree=2)).pred[0])
         [1, 5]
@@ -79,6 +86,8 @@ def ring(family: Family) -> Graph:
 def path(family: Family) -> Graph:
     """Each token hears its one or two neighbours on a line.
 
+    Source: D. Aldous and J. A. Fill, Reversible Markov Chains and Random Walks on Graphs (2002), chapter 5.
+
     Example:
         >>> path(Family(5)).number_of_edges()
         8
@@ -87,7 +96,9 @@ def path(family: Family) -> Graph:
 
 
 def grid(family: Family) -> Graph:
-    """Rectangle as square as N allows, four neighbours inside.
+    """Rectangle as square as N allows, four neighbours inside; a line if N is prime.
+
+    Source: D. Aldous and J. A. Fill, Reversible Markov Chains and Random Walks on Graphs (2002), chapter 5.
 
     Example:
         >>> grid(Family(12)).number_of_edges()  # 3 by 4
@@ -149,6 +160,8 @@ def erdos_renyi(family: Family) -> Graph:
 def star(family: Family) -> Graph:
     """Token 0 hears all, and all hear it.
 
+    Source: D. Aldous and J. A. Fill, Reversible Markov Chains and Random Walks on Graphs (2002), chapter 5.
+
     Example:
         >>> star(Family(5)).in_degree(0)
         4
@@ -159,6 +172,8 @@ def star(family: Family) -> Graph:
 def tree(family: Family) -> Graph:
     """Balanced tree in breadth-first order: a token's parent and its `degree` - 1 children.
 
+    Source: D. Aldous and J. A. Fill, Reversible Markov Chains and Random Walks on Graphs (2002), chapter 5.
+
     Example:
         >>> sorted(tree(Family(7, degree=3)).pred[1])
         [0, 3, 4]
@@ -168,7 +183,9 @@ def tree(family: Family) -> Graph:
 
 
 def barbell(family: Family) -> Graph:
-    """Two complete halves joined by one edge: the slowest mixing at its size.
+    """Two complete halves joined by one edge: slow mixing at a small diameter.
+
+    Source: D. Aldous and J. A. Fill, Reversible Markov Chains and Random Walks on Graphs (2002), chapter 5.
 
     Example:
         >>> barbell(Family(6)).has_edge(2, 3)
