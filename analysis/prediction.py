@@ -16,6 +16,8 @@ from runner.assembly import channel_of, mixing_for, policy_of, prior_of
 from runner.experiment import Experiment
 from topology.mixing import Mixing
 
+_NEGLIGIBLE = 1e-6  # variance that a channel may add to an example of variance 1 without being heard of
+
 
 def has_one_belief(experiment: Experiment) -> bool:
     """Whether all tokens hear and believe the same, so that a single belief stands for them.
@@ -26,6 +28,18 @@ def has_one_belief(experiment: Experiment) -> bool:
     """
     alike = experiment.graph.kind == "complete" and experiment.graph.mixing == "uniform"
     return alike and experiment.policy.kind in ("adaptive", "static")
+
+
+def has_theory(experiment: Experiment) -> bool:
+    """Whether the risk of the experiment's policy is predicted at all.
+
+    Example:
+        >>> has_theory(Experiment().with_values({"policy.kind": "gradient"}))
+        False
+    """
+    if experiment.policy.kind == "flood":
+        return channel_of(experiment).variance < _NEGLIGIBLE
+    return experiment.policy.kind in ("adaptive", "static", "gossip")
 
 
 def predict(experiment: Experiment, samples: int, form: Form = "exact") -> Prediction:
@@ -62,7 +76,8 @@ def predict_on_graph(
 
     `adaptive`, `static` and `gossip` by state evolution with the position's weights; `exact` is so where
     tokens cannot disagree about what to ask, elsewhere they are taken to agree. `flood` is the best linear
-    estimate from the examples in the light cone, whose risk is the Bayes risk of the matched Gaussian.
+    estimate from the examples in the light cone, whose risk is the Bayes risk of the matched Gaussian, if
+    the channel adds next to nothing to them.
 
     Args:
         experiment: what would be run.
@@ -72,7 +87,7 @@ def predict_on_graph(
         positions: those that state evolution predicts; all by default.
 
     Raises:
-        ValueError: if the policy has no theory.
+        ValueError: if the policy has no theory, see `has_theory`.
 
     Source: THEORY.md sections 6 and 7.2.
 
@@ -83,6 +98,8 @@ def predict_on_graph(
         >>> bool(predict_on_graph(fast, 500).risk[2] < predict_on_graph(slow, 500).risk[1])
         True
     """
+    if not has_theory(experiment):
+        raise ValueError(f"no theory is written for the policy {experiment.policy.kind} on this channel")
     kind, seed = experiment.policy.kind, experiment.run.seed
     mixing = mixing or mixing_for(experiment)
     if kind == "flood":
@@ -90,7 +107,7 @@ def predict_on_graph(
         return light_cone_limit(
             prior, heard, experiment.run.rounds, experiment.task.label_noise, samples, seed
         )
-    policy = policy_of(experiment, prior_of(experiment), mixing) if kind != "learned" else None
+    policy = policy_of(experiment, prior_of(experiment), mixing)
     turns = policy.turns if isinstance(policy, Gossip) else (1,)
     setting = setting_of(experiment, mixing)
     law: LocalForm = "gaussian" if form == "gaussian" else "weighted"
@@ -108,9 +125,7 @@ def foreseen(
     """
     if has_one_belief(experiment):
         return predict(experiment, samples, form)
-    if experiment.policy.kind in ("learned", "gradient"):
-        return None
-    return predict_on_graph(experiment, samples, form)
+    return predict_on_graph(experiment, samples, form) if has_theory(experiment) else None
 
 
 def setting_of(experiment: Experiment, mixing: Mixing | None = None) -> Setting:

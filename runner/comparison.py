@@ -13,6 +13,7 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from agents.transformer import export
+from analysis.baselines import baseline_risk
 from analysis.figures import risk_against_depth, save
 from analysis.measures import paired_difference
 from analysis.prediction import foreseen, infinite_tokens
@@ -107,6 +108,7 @@ def compare(
     _theory(comparison, plan, rows, display)
     models = _train(comparison, out / "weights", workers, display)
     measured = _agents(comparison, plan, engine, folder, rows, display)
+    _baselines(comparison, plan, rows)
     difference = _transformers(comparison, models, engine, folder, rows, display)
     frame = rows.frame()
     gap = _null_gap(measured)
@@ -197,6 +199,15 @@ def _agents(
             depths = range(len(result.risk))
             rows.add("agents", prior, policy, depths, result.risk.tolist(), result.risk_se.tolist())
     return measured
+
+
+def _baselines(comparison: Comparison, plan: list[tuple[str, PolicyName]], rows: _Rows) -> None:
+    """What whole examples give, on the same prompts; in the row of the last depth, though they have none."""
+    for prior, policy in {prior: policy for prior, policy in plan}.items():
+        for name, risk in baseline_risk(comparison.variant(prior, policy)).items():
+            mean = mean_over_prompts(risk)
+            depth = comparison.run.rounds
+            rows.add("whole examples", prior, name, [depth], [float(mean.value)], [float(mean.error)])
 
 
 def _transformers(

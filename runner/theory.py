@@ -13,7 +13,7 @@ from analysis.prediction import foreseen, infinite_tokens, predict, setting_of
 from analysis.theory.allocation import allocation
 from analysis.theory.dynamic import affordable_rounds, optimal
 from analysis.theory.evolution import Prediction
-from analysis.theory.locality import predicted_depth
+from analysis.theory.locality import LocalPrediction, predicted_depth
 from analysis.theory.queries import code_loss
 from analysis.theory.questions import exact_question, first_question
 from runner.assembly import channel_of, prior_of
@@ -22,7 +22,7 @@ from runner.facts import mixing_time
 
 Curve = list[float]
 # What is computed for every experiment.
-SINGLE = ("limit", "bayes", "bayes_se", "mixing_time", "depth", "code_loss", "allocation")
+SINGLE = ("law", "limit", "bayes", "bayes_se", "mixing_time", "depth", "code_loss", "allocation")
 _BAYES_SAMPLES = 2_000
 
 
@@ -31,7 +31,8 @@ class Foretold:
     """Predictions for one experiment, relative to E|w|^2, for rounds 0..L. What is not computed is None.
 
     Attributes:
-        risk: exact state evolution of the experiment's policy.
+        law: what the risk rests on.
+        risk: state evolution of the experiment's policy, from whole examples.
         risk_se: its standard error.
         mean_field: state evolution with Gaussian fields, the limit of large N.
         mean_field_se: its standard error.
@@ -53,6 +54,7 @@ class Foretold:
         code_loss: risk of the best code over that of the best query on the sphere, in the first round.
     """
 
+    law: str
     risk: Curve | None
     risk_se: Curve | None
     mean_field: Curve | None
@@ -104,7 +106,10 @@ def foretell(experiment: Experiment, precision: int) -> Foretold:
         found |= _best_codes(adaptive, exact if own else predict(adaptive, precision))
     limit = infinite_tokens(experiment) if complete else None
     found["infinite_tokens"] = None if limit is None else limit.tolist()
+    alike = experiment.policy.kind == "static" and not experiment.policy.control_variate
+    agreed = isinstance(exact, LocalPrediction) and not alike
     return Foretold(
+        law="neighbours taken to agree" if agreed else "exact at this N",
         limit=physical_limit(experiment).tolist(),
         bayes=bayes.value.tolist(),
         bayes_se=bayes.error.tolist(),
@@ -160,7 +165,7 @@ def _best_codes(adaptive: Experiment, greedy: Prediction) -> dict[str, Curve | N
 def rows_of(foretold: Foretold) -> list[tuple[str, Curve, Curve | None]]:
     """Name, curve and standard error of each prediction that was computed, for a table."""
     candidates: list[tuple[str, Curve | None, Curve | None]] = [
-        ("risk (exact at this N)", foretold.risk, foretold.risk_se),
+        (f"risk ({foretold.law})", foretold.risk, foretold.risk_se),
         ("risk (mean field)", foretold.mean_field, foretold.mean_field_se),
         ("adaptive, infinite N", foretold.infinite_tokens, None),
         ("optimal codes, estimate", foretold.optimal, None),
@@ -189,7 +194,7 @@ def remarks(foretold: Foretold) -> list[str]:
             "needed to resolve all scales."
         )
     if foretold.risk is None:
-        said.append("There is no state evolution of learned weights and of gradient descent.")
+        said.append("No theory is written for learned weights, gradient descent, and flooding with noise.")
     return said
 
 

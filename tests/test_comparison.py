@@ -47,6 +47,7 @@ def test_the_table_has_every_source_policy_prior_and_depth(compared: Compared) -
         "agents": 2 * 6 * 4,
         "transformer": 2 * 3,
         "transformer_on_agents": 2 * 3,
+        "whole examples": 2 * 4,
     }
     assert np.isfinite(compared.rows["risk"]).all()
     assert not compared.rows.duplicated(["source", "prior", "policy", "depth"]).any()
