@@ -76,6 +76,57 @@ def locality_sentence(depths: pd.DataFrame, contexts: pd.DataFrame) -> str:
     return "; ".join(parts) + "."
 
 
+def vectors_sentence(probes: pd.DataFrame, alignment: pd.DataFrame, patching: pd.DataFrame) -> str:
+    """The sentence that a study of function vectors ends with; it says so where a claim does not hold.
+
+    Args:
+        probes: layer, scale, value, se, control of linear probes.
+        alignment: layer, scale, value, se, control, gain, gain_se, path of queries.
+        patching: layer, scale, pairs, tokens, value, se, control of answers that follow a donor.
+    """
+    read = probes.pivot(index="layer", columns="scale", values="value")
+    half = (1 + probes.groupby("scale")["chance"].first()) / 2
+    first = {scale: _first(read[scale], half[scale]) for scale in read.columns}
+    layers = ", ".join(f"{scale} after layer {_layer(layer)}" for scale, layer in first.items())
+    known = [layer for layer in first.values() if layer is not None]
+    ordered = known == sorted(known) and len(known) == len(first)
+    order = "coarse first, then finer" if ordered else "not coarse first"
+    parts = [f"A linear probe reads scale {layers}: {order}"]
+    own = alignment[(alignment["path"] == "true") & (alignment["scale"] > 1)]
+    peak = own.loc[own.groupby("scale")["value"].idxmax()] if len(own) else own
+    asked = ", ".join(
+        f"scale {row['scale']} at layer {row['layer']} with {row['value']:.2f} (another prompt's query "
+        f"{row['control']:.2f})"
+        for _, row in peak.iterrows()
+    )
+    if asked:
+        adaptive = bool((peak["gain"] > 3 * peak["gain_se"]).all())
+        verdict = "follow" if adaptive else "do not follow"
+        parts.append(
+            f"queries {verdict} what was resolved: squared cosine with the node of the own path, {asked}"
+        )
+    here = patching[(patching["pairs"] == "part") & (patching["tokens"] == "all")]
+    turned = here.pivot(index="layer", columns="scale", values="value")
+    moves = [
+        f"{float(turned[scale][layer]):.2f} of the answers follow the donor in scale {scale}"
+        for scale, layer in first.items()
+        if layer is not None
+    ]
+    if moves:
+        parts.append("patched after the layer that resolves it, " + ", ".join(moves))
+    return "; ".join(parts) + "."
+
+
+def _first(accuracy: "pd.Series[float]", level: float) -> int | None:
+    """The first layer whose probe is above half of the way from chance to certainty."""
+    above = accuracy[accuracy > level]
+    return int(above.index[0]) if len(above) else None
+
+
+def _layer(layer: int | None) -> str:
+    return "none" if layer is None else str(layer)
+
+
 def _graph(row: Any) -> str:
     return str(row["family"]).replace("_", " ")
 

@@ -1,10 +1,7 @@
-"""The command line: tokenfield run | train | compare | check."""
+"""The command line: tokenfield run | train | compare | theory | vectors | check."""
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,16 +19,25 @@ from runner.console import (
     print_locality,
     print_risk,
     print_run,
+    print_table,
     run_answer,
 )
 from runner.display import Display
-from runner.errors import RunFailed, UsageError, UsageErrors, nearest
-from runner.experiment import Experiment, assignments, load
+from runner.errors import RunFailed, UsageErrors
+from runner.experiment import Experiment
 from runner.facts import facts_of
-from runner.plan import Comparison
+from runner.options import (
+    AddressOption,
+    FileArgument,
+    JsonOption,
+    OutOption,
+    SetOption,
+    engine_for,
+    load_file,
+)
 from runner.record import check_room
 from runner.risk import mean_over_prompts
-from runner.simulation import engine_of, simulate
+from runner.simulation import simulate
 
 app = typer.Typer(
     name="tokenfield",
@@ -40,18 +46,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A deep transformer as token positions that infer a latent variable together by bounded messages.",
 )
-
-FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Experiment file (TOML) or preset.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated.")
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")
-]
-OutOption = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where runs and weights are kept.")]
-AddressOption = Annotated[
-    str | None, typer.Option("--address", help="Ray cluster to join; by default RAY_ADDRESS, or a new one.")
-]
 
 
 def main() -> None:
@@ -95,12 +89,12 @@ def run(
 ) -> None:
     """Simulate one experiment and store its traces."""
     with clean_stdout(as_json) as answer:
-        experiment = _load(file, settings).experiment()
+        experiment = load_file(file, settings).experiment()
         check(experiment)
         check_room(experiment, out)
         display = Display()
         learned = _learned(experiment, out, display) if experiment.policy.kind == "learned" else None
-        with _engine(experiment, address, display) as engine:
+        with engine_for(experiment, address, display) as engine:
             rounds = experiment.run.rounds + 1
             with display.task("rounds", rounds * experiment.task.prompts) as advance:
                 done = 0
@@ -126,7 +120,7 @@ def train(
 ) -> None:
     """Train the transformer of an experiment; its depth is run.rounds."""
     with clean_stdout(as_json) as answer:
-        experiment = _load(file, [*(settings or []), "policy.kind=learned"]).experiment()
+        experiment = load_file(file, [*(settings or []), "policy.kind=learned"]).experiment()
         check(experiment)
         from runner.evaluation import forward_on_prompts, prompt_risk
         from runner.models import trained_model
@@ -159,12 +153,12 @@ def compare(
 ) -> None:
     """Put theory, agents and transformers side by side, with the null; or graphs, with a [locality] table."""
     with clean_stdout(as_json) as answer:
-        comparison, display = _load(file, settings), Display()
+        comparison, display = load_file(file, settings), Display()
         if comparison.locality is not None:
             from runner.locality import check_locality, compare_locality
 
             check_locality(comparison)
-            with _engine(comparison, address, display) as engine:
+            with engine_for(comparison, address, display) as engine:
                 located = compare_locality(comparison, engine, out, display, Path(file).stem)
             if as_json:
                 answer(located.answer())
@@ -177,7 +171,7 @@ def compare(
         from runner.comparison import compare as compare_all
 
         check_plan(comparison)
-        with _engine(comparison, address, display) as engine:
+        with engine_for(comparison, address, display) as engine:
             result = compare_all(
                 comparison, engine, out, workers=os.cpu_count() or 1, display=display, name=Path(file).stem
             )
@@ -209,7 +203,7 @@ def theory(
 ) -> None:
     """Predict risk, limits and optimum without running an agent."""
     with clean_stdout(as_json) as answer:
-        experiment = _load(file, settings).experiment()
+        experiment = load_file(file, settings).experiment()
         check(experiment)
         from runner.theory import foretell, remarks, rows_of
 
@@ -228,6 +222,30 @@ def theory(
             print(f"figure: {path}")
 
 
+@app.command()
+def vectors(
+    file: FileArgument,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+    out: OutOption = Path("runs"),
+) -> None:
+    """Take a trained transformer apart: what each layer knows, asks, and passes on if it is changed."""
+    with clean_stdout(as_json) as answer:
+        experiment = load_file(file, [*(settings or []), "policy.kind=learned"]).experiment()
+        check(experiment)
+        from runner.vectors import check_vectors, study
+
+        check_vectors(experiment)
+        found = study(experiment, out, Display(), Path(file).stem)
+        if as_json:
+            answer(found.answer())
+            return
+        for title, table in found.tables():
+            print_table(title, table)
+        print("".join(f"figure: {path}\n" for path in found.figures) + f"tables: {found.folder}\n")
+        print(found.sentence)
+
+
 @app.command(name="check")
 def check_command(
     file: FileArgument,
@@ -238,7 +256,7 @@ def check_command(
 ) -> None:
     """Check an experiment, draw its graph and predict its size, without running it."""
     with clean_stdout(as_json) as answer:
-        experiment = _load(file, settings).experiment()
+        experiment = load_file(file, settings).experiment()
         check(experiment)
         facts = facts_of(experiment)
         path = None
@@ -255,41 +273,9 @@ def check_command(
             print(f"figure: {path}")
 
 
-def _load(file: str, settings: list[str] | None) -> Comparison:
-    """Read a file, or a preset by its name."""
-    presets = {
-        path.name.removesuffix(".toml"): path for path in files("runner").joinpath("presets").iterdir()
-    }
-    path = Path(file)
-    if not path.exists() and file in presets:
-        path = Path(str(presets[file]))
-    elif not path.exists():
-        raise UsageErrors(
-            [
-                UsageError(
-                    "FILE",
-                    file,
-                    f"the path of an experiment file, or a preset: {', '.join(sorted(presets))}",
-                    nearest(file, presets),
-                )
-            ]
-        )
-    return load(Comparison, path, assignments(settings or []))
-
-
 def _learned(experiment: Experiment, out: Path, display: Display) -> Any:
     """Weights for a learned policy, trained if the cache has none; torch is imported only here."""
     from agents.transformer import export
     from runner.models import trained_model
 
     return export(trained_model(experiment, out / "weights", display).model())
-
-
-@contextmanager
-def _engine(experiment: Experiment, address: str | None, display: Display) -> Iterator[Any]:
-    """The engine that the experiment names, closed at the end."""
-    engine = engine_of(experiment, address, display)
-    try:
-        yield engine
-    finally:
-        engine.close()

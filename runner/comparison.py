@@ -23,7 +23,7 @@ from runner.display import Display
 from runner.engine import Engine, Outcome
 from runner.evaluation import forward_on_prompts, prompt_risk
 from runner.experiment import Experiment
-from runner.models import trained_models
+from runner.models import job_of, trained_models
 from runner.plan import Comparison, PolicyName, Variant
 from runner.record import new_folder, write_table, write_text
 from runner.risk import mean_over_prompts
@@ -129,6 +129,7 @@ def check_plan(comparison: Comparison) -> None:
         check(comparison.variant(prior, policy))
     for variant in comparison.compare.transformers:
         check(comparison.transformer_variant(comparison.run.rounds, variant))
+        job_of(comparison.transformer_variant(comparison.run.rounds, variant))
 
 
 def caption(experiment: Experiment) -> str:
@@ -203,7 +204,7 @@ def _agents(
 
 def _baselines(comparison: Comparison, plan: list[tuple[str, PolicyName]], rows: _Rows) -> None:
     """What whole examples give, on the same prompts; in the row of the last depth, though they have none."""
-    for prior, policy in {prior: policy for prior, policy in plan}.items():
+    for prior, policy in dict(plan).items():
         for name, risk in baseline_risk(comparison.variant(prior, policy)).items():
             mean = mean_over_prompts(risk)
             depth = comparison.run.rounds

@@ -143,6 +143,16 @@ def print_comparison(rows: pd.DataFrame) -> None:
     Console(width=max(Console().width, width)).print(table)
 
 
+def print_table(title: str, rows: pd.DataFrame) -> None:
+    """A small frame as it is, its index on the left."""
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
+    for heading in (str(rows.index.name or ""), *map(str, rows.columns)):
+        table.add_column(heading, no_wrap=True)
+    for index, row in rows.iterrows():
+        table.add_row(str(index), *map(str, row))
+    Console().print(table)
+
+
 def print_curves(rows: list[tuple[str, list[float], list[float] | None]]) -> None:
     """One line for each prediction, a column for each round."""
     table = Table(box=SIMPLE_HEAD, title="risk / E|w|² ± standard error", title_justify="left")

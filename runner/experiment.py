@@ -94,6 +94,8 @@ class TransformerSection(Section):
     steps: int | None = Field(None, ge=1, le=10**7)  # by default it grows with depth
     batch: int | None = Field(None, ge=1, le=2**20)  # by default as many workspaces in each step
     learning_rate: float = Field(1e-2, gt=0, le=1)
+    sampling: Literal["auto", "tokens", "statistics"] = "auto"  # statistics where they are exact
+    patience: int = Field(0, ge=0, le=10**6)  # reports without progress until training stops; 0 never
     seed: int = Field(0, ge=0, lt=2**63)
 
 
@@ -271,7 +273,7 @@ def possible(field: FieldInfo) -> str:
         each = possible(FieldInfo.from_annotation(item))
         return f"a list of {each.replace('an integer', 'integers')}"
     if get_origin(annotation) is Literal:
-        return _choices(annotation)
+        return " | ".join(f'"{value}"' for value in get_args(annotation))
     if annotation is bool:
         return "true or false"
     if (table := _section_in(annotation)) is not None:
@@ -294,7 +296,3 @@ def possible(field: FieldInfo) -> str:
             case Lt(lt=high):
                 bounds.append(f"below {high}")
     return " ".join([words, *bounds])
-
-
-def _choices(annotation: object) -> str:
-    return " | ".join(f'"{value}"' for value in get_args(annotation))

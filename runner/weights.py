@@ -2,11 +2,9 @@
 
 import hashlib
 import math
-import os
-import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +13,14 @@ from jaxtyping import Float
 from agents.channel import Channel
 from agents.prior import Prior
 from agents.transformer import Architecture, Transformer
+from runner.arrays import read_arrays, write_arrays
 
-_SOURCES = [Path(__file__).parents[1] / name for name in ("agents/transformer.py", "runner/training.py")]
-_SOURCES.append(Path(__file__))  # the schedule is here
+_HERE = Path(__file__)  # the schedule is here
+_SOURCES = [
+    _HERE.parents[1] / "agents" / "transformer.py",
+    _HERE,
+    *sorted(_HERE.parent.glob("training/*.py")),
+]
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ class Recipe:
         clip_norm: largest norm of a gradient.
         auxiliary: weight at first of the mean loss at the inner depths; it falls with the learning rate.
         seed: of the initial weights and of the prompts.
+        sampling: "tokens" draws every token and its message; "statistics" draws the moments of a prompt,
+            on the complete graph, where no message is clipped.
+        patience: training stops when the risk on the validation set has not fallen by a thousandth in so
+            many reports in a row, and the weights are those of its least risk; 0 goes through all steps.
     """
 
     steps: int = 3000
@@ -45,6 +52,8 @@ class Recipe:
     clip_norm: float = 1.0
     auxiliary: float = 0.3
     seed: int = 0
+    sampling: Literal["tokens", "statistics"] = "tokens"
+    patience: int = 0
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, 0 <= step < steps.
@@ -90,13 +99,15 @@ class Trained:
         architecture: of the model.
         state: its weights by name, single precision.
         losses: (step, mean |w - w_hat|^2 at the last depth since the entry before).
-        seconds: wall time of training.
+        seconds: wall time of training, which models that were trained side by side share.
+        validation: (step, mean |w - w_hat|^2 at the last depth on the validation set), where one was asked.
     """
 
     architecture: Architecture
     state: dict[str, Float[np.ndarray, "..."]]  # arrays, which cross processes by value
     losses: list[tuple[int, float]]
     seconds: float
+    validation: list[tuple[int, float]] = field(default_factory=list)
 
     def model(self) -> Transformer:
         """The trained transformer, on the CPU."""
@@ -129,50 +140,70 @@ def cache_key(
         >>> len(cache_key(gaussian(2), 0.1, Channel(), ring, Architecture(dim=2, layers=1), Recipe()))
         32
     """
+    job = Job(prior, label_noise, channel, mixing, architecture, recipe)
+    return _digest(identity(job), code_version())
+
+
+def identity(job: Job) -> dict[str, Any]:
+    """What a job is, in what JSON can hold: its experiment as a hash, architecture and recipe by name."""
     digest = hashlib.sha256()
-    for array in (prior.atoms, prior.weights, prior.factor, mixing):
+    for array in (job.prior.atoms, job.prior.weights, job.prior.factor, job.mixing):
         exact = np.ascontiguousarray(array, dtype=np.float64)
         digest.update(repr(exact.shape).encode() + exact.tobytes())
-    words = [float(label_noise), channel, architecture, recipe, torch.__version__, torch.cuda.is_available()]
-    words += [source.read_text() for source in _SOURCES]
-    digest.update(repr(words).encode())
-    return digest.hexdigest()[:32]
+    digest.update(repr([float(job.label_noise), job.channel]).encode())
+    recipe = {**asdict(job.recipe), "betas": list(job.recipe.betas)}
+    return {
+        "experiment": digest.hexdigest()[:16],
+        "architecture": asdict(job.architecture),
+        "recipe": recipe,
+    }
+
+
+def address(job: Job) -> str:
+    """Names what is trained, by any version of the code."""
+    return _digest(identity(job))
+
+
+def code_version() -> str:
+    """What else the weights hang on: the code of training, torch, and whether there is CUDA."""
+    return _digest(torch.__version__, torch.cuda.is_available(), [path.read_text() for path in _SOURCES])[:16]
+
+
+def _digest(*words: object) -> str:
+    return hashlib.sha256(repr(words).encode()).hexdigest()[:32]
 
 
 def load_cached(folder: Path, key: str) -> Trained | None:
-    """What was saved under a key; None if nothing was."""
+    """What was saved under a key; None if nothing was.
+
+    Raises:
+        Unreadable: if the file is damaged.
+    """
     path = _path(folder, key)
     if not path.exists():
         return None
-    content = torch.load(path, map_location="cpu", weights_only=True)  # runs no code of the file
+    header, state = read_arrays(path)
     return Trained(
-        architecture=Architecture(**content["architecture"]),
-        state={name: value.numpy() for name, value in content["state"].items()},
-        losses=[(int(step), float(loss)) for step, loss in content["losses"]],
-        seconds=content["seconds"],
+        architecture=Architecture(**header["architecture"]),
+        state=state,
+        losses=[(int(step), float(loss)) for step, loss in header["losses"]],
+        seconds=header["seconds"],
+        validation=[(int(step), float(loss)) for step, loss in header["validation"]],
     )
 
 
 def save_cached(folder: Path, key: str, trained: Trained) -> Path:
     """Save under a key: the file appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {
+    header = {
         "architecture": asdict(trained.architecture),
-        "state": {name: torch.from_numpy(value) for name, value in trained.state.items()},
         "losses": trained.losses,
         "seconds": trained.seconds,
+        "validation": trained.validation,
     }
     path = _path(folder, key)
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_arrays(path, header, trained.state)
     return path
 
 
 def _path(folder: Path, key: str) -> Path:
-    return folder / f"{key}.pt"
+    return folder / f"{key}.npz"

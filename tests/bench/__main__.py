@@ -1,4 +1,4 @@
-"""How close a round on literal Ray actors is to what Ray can do, and what the same round costs in process.
+"""How close a round on literal Ray actors is to what Ray can do, what it costs in process; then training.
 
 All are measured in turn, several times, in one run; the table gives medians and ratios.
 """
@@ -18,6 +18,7 @@ from runner.assembly import mixing_for, prior_of, system_of
 from runner.experiment import Experiment
 from runner.local import LocalEngine
 from runner.ray_environment import prepare
+from tests.bench import training
 
 prepare(joining=False)
 
@@ -99,6 +100,7 @@ def main() -> None:
             f"{100 * ceiling / middle:,.0f} %",
         )
     Console().print(table)
+    training.show(repeats=options.repeats)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,59 @@
+"""What the commands share: options, reading of files and presets, the engine."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from runner.display import Display
+from runner.errors import UsageError, UsageErrors, nearest
+from runner.experiment import Experiment, assignments, load
+from runner.plan import Comparison
+from runner.simulation import engine_of
+
+FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Experiment file (TOML) or preset.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")
+]
+OutOption = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where runs and weights are kept.")]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="Ray cluster to join; by default RAY_ADDRESS, or a new one.")
+]
+
+
+def load_file(file: str, settings: list[str] | None) -> Comparison:
+    """Read a file, or a preset by its name."""
+    presets = {
+        path.name.removesuffix(".toml"): path for path in files("runner").joinpath("presets").iterdir()
+    }
+    path = Path(file)
+    if not path.exists() and file in presets:
+        path = Path(str(presets[file]))
+    elif not path.exists():
+        raise UsageErrors(
+            [
+                UsageError(
+                    "FILE",
+                    file,
+                    f"the path of an experiment file, or a preset: {', '.join(sorted(presets))}",
+                    nearest(file, presets),
+                )
+            ]
+        )
+    return load(Comparison, path, assignments(settings or []))
+
+
+@contextmanager
+def engine_for(experiment: Experiment, address: str | None, display: Display) -> Iterator[Any]:
+    """The engine that the experiment names, closed at the end."""
+    engine = engine_of(experiment, address, display)
+    try:
+        yield engine
+    finally:
+        engine.close()

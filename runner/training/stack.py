@@ -1,0 +1,187 @@
+"""Models of one shape side by side: the same weight of all of them is one tensor."""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agents.policies.learned import NORM_FLOOR
+from agents.transformer import Architecture, Transformer
+from runner.training.prompts import Prompts
+
+_ALIGN = 16  # single-precision numbers in 64 bytes
+
+
+class Layout:
+    """Where each weight of a model lies in one row of numbers.
+
+    A shallow model's row is the beginning of a deeper one's. Query and emission lie one after the other,
+    and are applied as one matrix; what is applied begins at a multiple of 64 bytes.
+
+    Example:
+        >>> shallow, deep = (Layout(Architecture(dim=3, layers=layers)) for layers in (1, 2))
+        >>> all(deep.places[name] == place for name, place in shallow.places.items())
+        True
+    """
+
+    def __init__(self, sizes: Architecture) -> None:
+        shapes = {name: tuple(value.shape) for name, value in Transformer(sizes).state_dict().items()}
+        updates = sorted({name.split(".")[3] for name in shapes if ".update." in name})
+        self.places: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self.size = 0
+        self._put(shapes, "start")
+        self._put(shapes, "readout")
+        for layer in range(sizes.layers):
+            for kind in ("weight", "bias"):
+                self._put(shapes, f"layers.{layer}.query.{kind}", f"layers.{layer}.emission.{kind}")
+            for part in updates:
+                self._put(shapes, f"layers.{layer}.update.{part}.weight")
+                self._put(shapes, f"layers.{layer}.update.{part}.bias")
+
+    def _put(self, shapes: Mapping[str, tuple[int, ...]], *names: str) -> None:
+        for name in names:
+            self.places[name] = (self.size, shapes[name])
+            self.size += prod(shapes[name])
+        self.size = -(-self.size // _ALIGN) * _ALIGN
+
+    def pack(self, state: Mapping[str, Float[np.ndarray, "..."]]) -> Float[np.ndarray, " P"]:
+        """Weights by name as one row."""
+        row = np.zeros(self.size, dtype=np.float32)
+        for name, (first, shape) in self.places.items():
+            row[first : first + prod(shape)] = state[name].ravel()
+        return row
+
+    def unpack(self, row: Float[np.ndarray, " P"]) -> dict[str, Float[np.ndarray, "..."]]:
+        """The weights by name."""
+        return {
+            name: row[first : first + prod(shape)].reshape(shape).copy()
+            for name, (first, shape) in self.places.items()
+        }
+
+
+def stackable(sizes: Architecture, batch: int) -> bool:
+    """Whether a model's weights hang on nothing that is computed beside it.
+
+    A product of matrices may be rounded by where its operands lie in memory. Where all sizes are
+    multiples of 64 bytes, an operand lies in a stack as it does alone.
+
+    Example:
+        >>> stackable(Architecture(dim=7, layers=3), 512), stackable(Architecture(dim=7, layers=3), 500)
+        (True, False)
+    """
+    return not any(size % _ALIGN for size in (sizes.width, sizes.hidden, batch))
+
+
+class Views(NamedTuple):
+    """Weights of a stack, or their gradients, as tensors: parts of one tensor of rows.
+
+    Attributes:
+        start, readout: of all models.
+        layers: of the models that have the layer: matrix and bias of query and emission together, then
+            those of the feedforward block.
+    """
+
+    start: Float[Tensor, "models W"]
+    readout: Float[Tensor, "models d W"]
+    layers: list[list[Float[Tensor, "some ..."]]]
+
+    def all(self) -> list[Float[Tensor, "..."]]:
+        """The tensors in a fixed order."""
+        return [self.start, self.readout, *(part for layer in self.layers for part in layer)]
+
+
+class Stack:
+    """The forward pass of several models at once, on prompts of their own or shared ones.
+
+    Args:
+        sizes: of the deepest model; the others differ from it in depth alone.
+        depths: of the models, the deepest first, so that those that have a layer are the first.
+        rows: the weights, a row for each model.
+
+    Raises:
+        ValueError: if the deepest is not the first.
+
+    Source: THEORY.md section 8, as `Transformer.forward`.
+    """
+
+    def __init__(self, sizes: Architecture, depths: Sequence[int], rows: Float[Tensor, "models P"]) -> None:
+        if list(depths) != sorted(depths, reverse=True) or depths[0] != sizes.layers:
+            raise ValueError(f"the deepest models come first, and the first has {sizes.layers} layers")
+        self.sizes, self.rows, self.slope = sizes, rows, torch.zeros_like(rows)
+        self._layout = Layout(sizes)
+        self.having = [sum(depth > layer for depth in depths) for layer in range(sizes.layers)]
+        self.weights, self.gradient = self._views(rows), self._views(self.slope)
+        for weight in self.weights.all():
+            weight.requires_grad_()
+
+    def estimates(self, prompts: Prompts) -> list[Float[Tensor, "some B rows d"]]:
+        """Estimates of w after 1, ..., L layers, of the models that have so many."""
+        task, heard = prompts
+        sizes, size, readout = self.sizes, task.shape[1], self.weights.readout
+        heads, dim, rows = sizes.heads, sizes.dim, heard.receivers
+        workspace = self.weights.start[:, None].expand(-1, size * rows, -1)  # [models, B rows, W]
+        estimate = torch.bmm(workspace, readout.mT)
+        estimates = []
+        for layer, (some, weights) in enumerate(zip(self.having, self.weights.layers, strict=True)):
+            workspace, estimate = workspace[:some], estimate[:some]
+            matrix, bias, *update = weights
+            asked = torch.baddbmm(bias[:, None], workspace, matrix.mT)  # [some, B rows, K d + K]
+            asked = asked.view(some, size, rows, heads * (dim + 1))
+            query = asked[..., : heads * dim].view(some, size, rows, heads, dim)
+            query = query * torch.rsqrt(query.square().sum(-1, keepdim=True) + NORM_FLOOR)
+            vector = estimate.view(some, size, rows, dim) if sizes.control_variate else None
+            field = heard.field(query, vector, asked[..., heads * dim :], layer)
+            hidden = torch.cat([workspace, field.view(some, size * rows, heads)], dim=-1)
+            for index in range(0, len(update), 2):
+                hidden = hidden.relu() if index else hidden
+                hidden = torch.baddbmm(update[index + 1][:, None], hidden, update[index].mT)
+            workspace = workspace + hidden
+            estimate = torch.bmm(workspace, readout[:some].mT)
+            estimates.append(estimate.view(some, size, rows, dim))
+        return estimates
+
+    def risks(self, prompts: Prompts) -> Float[Tensor, " risks"]:
+        """Mean |w - w_l|^2 after l = 1, ..., L layers, each time of the models that have so many."""
+        return torch.cat(
+            [
+                (estimate - prompts.task[: len(estimate), :, None]).square().sum(-1).mean((1, 2))
+                for estimate in self.estimates(prompts)
+            ]
+        )
+
+    def descend(self, prompts: Prompts, shares: Float[Tensor, " risks"]) -> Float[Tensor, " risks"]:
+        """The risks; `slope` becomes the gradient of their sum with these shares."""
+        risks = self.risks(prompts)
+        slopes = torch.autograd.grad(risks, self.weights.all(), shares)
+        for place, slope in zip(self.gradient.all(), slopes, strict=True):
+            place.copy_(slope)
+        self.hold()
+        return risks.detach()
+
+    def hold(self) -> None:
+        """Take from the gradient what is not learnt: the matrix of a query that is a constant."""
+        if not self.sizes.adaptive_queries:
+            for matrix, *_ in self.gradient.layers:
+                matrix[:, : self.sizes.heads * self.sizes.dim] = 0.0
+
+    def _views(self, rows: Float[Tensor, "models P"]) -> Views:
+        def view(some: int, *names: str) -> Float[Tensor, "some ..."]:
+            places = [self._layout.places[name] for name in names]
+            first, rest = places[0][0], places[0][1][1:]
+            long = sum(shape[0] for _, shape in places)
+            part = rows[:some, first : first + long * prod(rest)].view(some, long, *rest)
+            return part.detach()
+
+        layers = []
+        for layer, some in enumerate(self.having):
+            prefix = f"layers.{layer}."
+            asked = [
+                view(some, f"{prefix}query.{kind}", f"{prefix}emission.{kind}") for kind in ("weight", "bias")
+            ]
+            updates = [name for name in self._layout.places if name.startswith(f"{prefix}update.")]
+            layers.append(asked + [view(some, name) for name in updates])
+        return Views(view(len(rows), "start"), view(len(rows), "readout"), layers)
