@@ -122,6 +122,7 @@ class TraceWriter:
         self._experiment = experiment
         self._channel = channel_of(experiment)
         self._bits = self._channel.bits_per_message(codes) // self._channel.channels
+        self._mixing = mixing.digest().hex()
         self.manifest("running")
         if not mixing.is_shared and experiment.run.trace != "none":
             write_table(folder / "graph.parquet", _graph(mixing))
@@ -133,6 +134,7 @@ class TraceWriter:
             "status": status,
             "experiment": self._experiment.model_dump(mode="json"),
             "identity": self._experiment.identity(),
+            "mixing": self._mixing,
             "code": fingerprint(),
             "revision": git_revision(),
             "python": platform.python_version(),

@@ -1,9 +1,12 @@
 """Policies on locality graphs: what each must equal, what no graph lets through, what a graph costs."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_policies import leaves, random_transformer
@@ -245,6 +248,21 @@ def test_any_networkx_graph_runs_and_odd_ones_are_read_as_they_are_meant() -> No
     assert one_way.position_risk[1, 0] > 1.2 * one_way.position_risk[1, 1], "the first hears nobody"
     with pytest.raises(UsageErrors, match=r"task\.tokens = 14 .* 5, the number of nodes"):
         simulate(SMALL, graph=nx.path_graph(5))
+
+
+def test_a_run_on_a_graph_that_was_handed_in_says_which_and_keeps_it(tmp_path: Path) -> None:
+    """The weights of the graph are in the run's folder, and their digest in its manifest."""
+    graphs = (nx.cycle_graph(14), nx.path_graph(14))
+    manifests = []
+    for graph in graphs:
+        folder = simulate(SMALL, graph=graph, out=tmp_path).folder
+        assert folder is not None
+        manifests.append(json.loads((folder / "manifest.json").read_text()))
+        stored = pd.read_parquet(folder / "graph.parquet")
+        others = stored[stored["receiver"] != stored["sender"]]
+        assert set(zip(others["sender"], others["receiver"], strict=True)) == set(graph.to_directed().edges)
+    assert manifests[0]["mixing"] != manifests[1]["mixing"]
+    assert manifests[0]["identity"] == manifests[1]["identity"], "the experiment is the same"
 
 
 @pytest.mark.parametrize("kind", ["gradient", "flood"])
