@@ -57,11 +57,10 @@ def mixing_time(experiment: Experiment) -> float | None:
         >>> mixing_time(Experiment())
         0.0
     """
-    if experiment.graph.kind == "complete" and experiment.graph.mixing == "uniform":
-        return 0.0
-    if experiment.task.tokens > _LARGEST_GRAPH:
+    mixing = mixing_for(experiment)
+    if mixing.tokens > _LARGEST_GRAPH and not mixing.is_shared:
         return None
-    time = spectrum(mixing_for(experiment))[1]
+    time = spectrum(mixing)[1]
     return time if time < float("inf") else None
 
 

@@ -26,7 +26,7 @@ from runner.display import Display
 from runner.engine import Engine
 from runner.experiment import Experiment
 from runner.models import trained_model
-from runner.plan import Comparison, LocalitySection
+from runner.plan import Comparison, LocalitySection, policy_values
 from runner.record import new_folder, write_table, write_text
 from runner.simulation import Simulation, simulate
 from topology.reach import reach
@@ -139,17 +139,7 @@ def _gossip(base: Experiment, family: str, depth: int, turns: object) -> Experim
 
 
 def _causal(base: Experiment, policy: str, rounds: int) -> Experiment:
-    name, _, suffix = policy.partition(", ")
-    kind, _, order = name.partition(" ")
-    return base.with_values(
-        {
-            "graph.kind": "causal",
-            "run.rounds": rounds,
-            "policy.kind": kind,
-            "policy.order": order or "codes",
-            "policy.control_variate": kind == "learned" or suffix != "no cv",
-        }
-    )
+    return base.with_values({"graph.kind": "causal", "run.rounds": rounds, **policy_values(policy)})
 
 
 def _middle(plan: LocalitySection) -> int:

@@ -40,6 +40,22 @@ ContextPolicy = Literal[
 ]
 
 
+def policy_values(policy: str) -> dict[str, object]:
+    """The keys that a policy's name in a comparison stands for.
+
+    Example:
+        >>> policy_values("static pooled, no cv")
+        {'policy.kind': 'static', 'policy.order': 'pooled', 'policy.control_variate': False}
+    """
+    name, _, suffix = policy.partition(", ")
+    kind, _, order = name.partition(" ")
+    return {
+        "policy.kind": kind,
+        "policy.order": order or "codes",
+        "policy.control_variate": suffix != "no cv",
+    }
+
+
 class LocalitySection(Section):
     """[locality]: graphs and depths of the locality-depth diagram; policies and depth on the causal graph."""
 
@@ -66,16 +82,7 @@ class Comparison(Experiment):
 
     def variant(self, prior: str, policy: PolicyName) -> Experiment:
         """The experiment of one prior and one policy."""
-        name, _, suffix = policy.partition(", ")
-        kind, _, order = name.partition(" ")
-        return self._plain(
-            {
-                "prior.kind": prior,
-                "policy.kind": kind,
-                "policy.order": order or "codes",
-                "policy.control_variate": suffix != "no cv",
-            }
-        )
+        return self._plain({"prior.kind": prior, **policy_values(policy)})
 
     def transformer_variant(self, depth: int, variant: Variant) -> Experiment:
         """The experiment of a transformer of one depth."""

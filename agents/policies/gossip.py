@@ -104,18 +104,16 @@ class Gossip:
             averaging = Averaging(state.now, field, 1.0 / np.maximum(field.effective, 1.0))
         else:
             averaging = _passed_on(state.averaging, field, state.growth[[0, hop - 1, hop]])
-        control = averaging.before.vector if self.asking.control_variate else None
-        inference = self.asking.inference
-        belief = inference.hear(averaging.before.belief, averaging.held, control)
-        return Relay(Workspace(belief, inference.estimate(belief)), state.growth, averaging)
+        now = self.asking.absorb(averaging.before, averaging.held, round)
+        return Relay(now, state.growth, averaging)
 
     def estimate(self, state: Relay) -> Float[np.ndarray, "n d B"]:
         """The posterior mean."""
-        return state.now.vector
+        return self.asking.estimate(state.now)
 
     def atoms(self, state: Relay) -> Float[np.ndarray, "n M B"]:
         """The posterior over atoms."""
-        return state.now.belief.atoms()
+        return self.asking.atoms(state.now)
 
     def _hop(self, round: int) -> int:
         """Rounds since the question was asked."""
