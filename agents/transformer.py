@@ -31,6 +31,7 @@ class Architecture:
         feedforward: False makes the block one affine map, without a hinge.
         adaptive_queries: False replaces the query Q p by a learned constant.
         control_variate: False leaves the token's own estimate R p out of the message.
+        looped: True repeats one layer, with the same weights, L times.
 
     Source: THEORY.md section 8, ablations.
     """
@@ -43,6 +44,17 @@ class Architecture:
     feedforward: bool = True
     adaptive_queries: bool = True
     control_variate: bool = True
+    looped: bool = False
+
+    @property
+    def distinct(self) -> int:
+        """Layers with weights of their own.
+
+        Example:
+            >>> Architecture(dim=3, layers=4).distinct, Architecture(dim=3, layers=4, looped=True).distinct
+            (4, 1)
+        """
+        return min(1, self.layers) if self.looped else self.layers
 
 
 class Layer(nn.Module):
@@ -91,7 +103,7 @@ class Transformer(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.sizes = sizes
         self.start = nn.Parameter(torch.randn(sizes.width, generator=generator))
-        self.layers = nn.ModuleList(Layer(sizes, generator) for _ in range(sizes.layers))
+        self.layers = nn.ModuleList(Layer(sizes, generator) for _ in range(sizes.distinct))
         self.readout = nn.Parameter(
             0.1 * torch.randn(sizes.dim, sizes.width, generator=generator) / sizes.width**0.5
         )
@@ -138,8 +150,9 @@ class Transformer(nn.Module):
         return torch.stack(estimates)
 
     def rounds(self) -> Iterable[Layer]:
-        """The layers in order, with their type."""
-        return cast(Iterable[Layer], self.layers)
+        """The layer of each round, with its type."""
+        layers = cast(Iterable[Layer], self.layers)
+        return list(layers)[:1] * self.sizes.layers if self.sizes.looped else layers
 
 
 def transmit(message: Float[Tensor, "..."], channel: Channel) -> Float[Tensor, "..."]:

@@ -91,7 +91,9 @@ class TransformerSection(Section):
     hidden: int = Field(128, ge=1, le=16384)
     feedforward: bool = True
     adaptive_queries: bool = True
+    looped: bool = False
     steps: int | None = Field(None, ge=1, le=10**7)  # by default it grows with depth
+    effort: float = Field(1.0, gt=0, le=1000)  # times the default number of steps
     batch: int | None = Field(None, ge=1, le=2**20)  # by default as many workspaces in each step
     learning_rate: float = Field(1e-2, gt=0, le=1)
     sampling: Literal["auto", "tokens", "statistics"] = "auto"  # statistics where they are exact

@@ -40,14 +40,15 @@ def job_of(experiment: Experiment) -> Job:
         feedforward=section.feedforward,
         adaptive_queries=section.adaptive_queries,
         control_variate=experiment.policy.control_variate,
+        looped=section.looped,
     )
     # Where tokens hear different things each has a workspace of its own: a step then takes fewer prompts.
     batch = section.batch or (512 if mixing.is_shared else max(32, _WORKSPACES // mixing.tokens))
     recipe = replace(recipe_for(architecture, section.seed), batch=batch, learning_rate=section.learning_rate)
     sampling = _sampling(experiment, prior, channel_of(experiment), mixing.is_shared)
     recipe = replace(recipe, sampling=sampling, patience=section.patience)
-    if section.steps is not None:
-        recipe = replace(recipe, steps=section.steps, warmup=min(recipe.warmup, section.steps // 2))
+    steps = section.steps or max(1, round(section.effort * recipe.steps))
+    recipe = replace(recipe, steps=steps, warmup=min(recipe.warmup, steps // 2))
     return Job(
         prior,
         experiment.task.label_noise,

@@ -76,7 +76,7 @@ def stack_of(job: Job, depths: Sequence[int], seed: int = 0) -> Stack:
 VARIANTS = [
     {"feedforward": f, "adaptive_queries": a, "control_variate": c, "heads": h}
     for f, a, c, h in product([True, False], [True, False], [True, False], [1, 2])
-]
+] + [{"looped": True, "feedforward": f, "control_variate": c} for f, c in product([True, False], repeat=2)]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -128,10 +128,10 @@ def test_the_backward_pass_that_is_written_out_is_that_of_autograd(variant: dict
             np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-12 * largest, err_msg=name)
 
 
-@pytest.mark.parametrize("feedforward", [True, False])
+@pytest.mark.parametrize("variant", [{}, {"feedforward": False}, {"looped": True}])
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_weights_hang_on_nothing_that_is_trained_beside_them(sampling: str, feedforward: bool) -> None:
-    base = SMALL._replace(architecture=replace(SMALL.architecture, feedforward=feedforward))
+def test_weights_hang_on_nothing_that_is_trained_beside_them(sampling: str, variant: dict[str, bool]) -> None:
+    base = SMALL._replace(architecture=replace(SMALL.architecture, **variant))
     base = varied(base, sampling=sampling, steps=110)
     jobs = [
         varied(base, 1, steps=60), varied(base, 3), varied(base, 2, seed=1),

@@ -96,14 +96,20 @@ def transformer_estimates(
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("heads", [1, 3])
 @pytest.mark.parametrize(
-    ("feedforward", "adaptive_queries", "control_variate"), list(product([True, False], repeat=3))
+    ("feedforward", "adaptive_queries", "control_variate", "looped"),
+    [(*parts, False) for parts in product([True, False], repeat=3)] + [(True, True, True, True)],
 )
 def test_the_transformer_computes_what_its_agents_compute(
-    graph: str, heads: int, feedforward: bool, adaptive_queries: bool, control_variate: bool
+    graph: str,
+    heads: int,
+    feedforward: bool,
+    adaptive_queries: bool,
+    control_variate: bool,
+    looped: bool,
 ) -> None:
     sizes = Architecture(
         3, 3, heads, width=7, hidden=11, feedforward=feedforward,
-        adaptive_queries=adaptive_queries, control_variate=control_variate,
+        adaptive_queries=adaptive_queries, control_variate=control_variate, looped=looped,
     )  # fmt: skip
     model, mixing = random_model(sizes, seed=heads), GRAPHS[graph](TOKENS)
 

@@ -63,6 +63,9 @@ class Backward:
         self._start, self._along = stack.rows.new_empty(2, stack.having[0], batch, width)
         self._after = [stack.rows.new_empty(some, batch, width) for some in stack.having]
         self._heard = [stack.rows.new_empty(some, batch, heard) for some in stack.having]
+        # Where layers share weights each one's gradient is set down here, and added up.
+        self._looped = stack.sizes.looped
+        self._gradient = stack.views(torch.zeros_like(stack.slope)) if self._looped else stack.gradient
         self._slope, self._open = stack.rows.new_empty(2, most, batch, wide)
 
     @torch.no_grad()
@@ -85,6 +88,8 @@ class Backward:
         risks = torch.cat([miss.square().sum(-1).mean(1) for miss in misses])
         weights = torch.split(shares * (2.0 / size), stack.having)
         slope.readout.zero_()
+        for part in slope.layers[0] if self._looped else ():
+            part.zero_()
         along = self._along.zero_()  # gradient of the workspaces
         towards = task.new_zeros(models, size, stack.sizes.dim)  # gradient of the estimates
         for index in range(len(layers) - 1, -1, -1):
@@ -93,11 +98,20 @@ class Backward:
             slope.readout[:some].add_(torch.bmm(towards[:some].mT, after[index]))
             along[:some].baddbmm_(towards[:some], readout[:some])
             towards[:some] = self._backward(index, layers[index], along[:some], heard)
+            self._add_up(some)
         slope.readout.add_(torch.bmm(towards.mT, start))
         along.baddbmm_(towards, readout)
         torch.sum(along, 1, out=slope.start)
         stack.hold()
         return risks
+
+    def _add_up(self, some: int) -> None:
+        """Add a layer's gradient to that of the layer that all are."""
+        if self._looped:
+            for total, part in zip(
+                self._stack.gradient.layer(0, some), self._gradient.layer(0, some), strict=True
+            ):
+                total += part
 
     def _forward(
         self,
@@ -108,7 +122,7 @@ class Backward:
     ) -> _Layer:
         stack, (some, size, dim) = self._stack, estimate.shape
         heads = stack.sizes.heads
-        matrix, bias, *_ = stack.weights.layers[index]
+        matrix, bias, *_ = stack.weights.layer(index, some)
         asked = torch.baddbmm(bias[:, None], workspace, matrix.mT)
         raw = asked[..., : self._asked].view(some, size, heads, dim)
         scale = torch.rsqrt(raw.square().sum(-1) + NORM_FLOOR)
@@ -122,7 +136,7 @@ class Backward:
 
     def _think(self, index: int, kept: _Layer) -> Float[Tensor, "some B W"]:
         """The workspace after the feedforward block."""
-        *_, matrix, bias = weights = self._stack.weights.layers[index]
+        *_, matrix, bias = weights = self._stack.weights.layer(index, len(kept.workspace))
         after = self._after[index]
         for part in self._parts[index]:
             hidden = kept.heard[part]
@@ -142,7 +156,7 @@ class Backward:
         """
         stack, (some, size, _) = self._stack, along.shape
         heads, dim = stack.sizes.heads, stack.sizes.dim
-        weights, slopes = stack.weights.layers[index], stack.gradient.layers[index]
+        weights, slopes = stack.weights.layer(index, some), self._gradient.layer(index, some)
         slopes[-1].copy_(along.sum(1))
         field = along.new_empty(some, size, heads)
         for part in self._parts[index]:
@@ -169,7 +183,8 @@ class Backward:
         field: Float[Tensor, "part B K"],
     ) -> None:
         """Back through the feedforward block of some models: `along` goes on, `field` is written."""
-        weights, slopes = self._stack.weights.layers[index], self._stack.gradient.layers[index]
+        some = self._stack.having[index]
+        weights, slopes = self._stack.weights.layer(index, some), self._gradient.layer(index, some)
         width, inner = along.shape[2], along
         if self._stack.sizes.feedforward:
             hidden = self._hidden[index][part]

@@ -35,7 +35,7 @@ class Layout:
         self.size = 0
         self._put(shapes, "start")
         self._put(shapes, "readout")
-        for layer in range(sizes.layers):
+        for layer in range(sizes.distinct):
             for kind in ("weight", "bias"):
                 self._put(shapes, f"layers.{layer}.query.{kind}", f"layers.{layer}.emission.{kind}")
             for part in updates:
@@ -82,7 +82,7 @@ class Views(NamedTuple):
     Attributes:
         start, readout: of all models.
         layers: of the models that have the layer: matrix and bias of query and emission together, then
-            those of the feedforward block.
+            those of the feedforward block; a single one where all layers share it.
     """
 
     start: Float[Tensor, "models W"]
@@ -92,6 +92,10 @@ class Views(NamedTuple):
     def all(self) -> list[Float[Tensor, "..."]]:
         """The tensors in a fixed order."""
         return [self.start, self.readout, *(part for layer in self.layers for part in layer)]
+
+    def layer(self, index: int, some: int) -> list[Float[Tensor, "some ..."]]:
+        """What the first models apply in a layer."""
+        return [part[:some] for part in self.layers[min(index, len(self.layers) - 1)]]
 
 
 class Stack:
@@ -114,7 +118,7 @@ class Stack:
         self.sizes, self.rows, self.slope = sizes, rows, torch.zeros_like(rows)
         self._layout = Layout(sizes)
         self.having = [sum(depth > layer for depth in depths) for layer in range(sizes.layers)]
-        self.weights, self.gradient = self._views(rows), self._views(self.slope)
+        self.weights, self.gradient = self.views(rows), self.views(self.slope)
         for weight in self.weights.all():
             weight.requires_grad_()
 
@@ -126,9 +130,9 @@ class Stack:
         workspace = self.weights.start[:, None].expand(-1, size * rows, -1)  # [models, B rows, W]
         estimate = torch.bmm(workspace, readout.mT)
         estimates = []
-        for layer, (some, weights) in enumerate(zip(self.having, self.weights.layers, strict=True)):
+        for layer, some in enumerate(self.having):
             workspace, estimate = workspace[:some], estimate[:some]
-            matrix, bias, *update = weights
+            matrix, bias, *update = self.weights.layer(layer, some)
             asked = torch.baddbmm(bias[:, None], workspace, matrix.mT)  # [some, B rows, K d + K]
             asked = asked.view(some, size, rows, heads * (dim + 1))
             query = asked[..., : heads * dim].view(some, size, rows, heads, dim)
@@ -168,7 +172,9 @@ class Stack:
             for matrix, *_ in self.gradient.layers:
                 matrix[:, : self.sizes.heads * self.sizes.dim] = 0.0
 
-    def _views(self, rows: Float[Tensor, "models P"]) -> Views:
+    def views(self, rows: Float[Tensor, "models P"]) -> Views:
+        """Rows of this stack's layout as tensors, which share their memory."""
+
         def view(some: int, *names: str) -> Float[Tensor, "some ..."]:
             places = [self._layout.places[name] for name in names]
             first, rest = places[0][0], places[0][1][1:]
@@ -177,7 +183,7 @@ class Stack:
             return part.detach()
 
         layers = []
-        for layer, some in enumerate(self.having):
+        for layer, some in enumerate(self.having[: self.sizes.distinct]):
             prefix = f"layers.{layer}."
             asked = [
                 view(some, f"{prefix}query.{kind}", f"{prefix}emission.{kind}") for kind in ("weight", "bias")
