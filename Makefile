@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2
 STAMP := $(VENV)/.installed
 
 MAKEFLAGS += --no-print-directory
@@ -15,6 +16,7 @@ help:
 	@echo "make lint    check style, types and the direction of imports"
 	@echo "make bench   measure rounds on Ray against what Ray can do"
 	@echo
+	@echo "JOBS=...     processes that share the tests (now: $(JOBS))"
 	@echo "PYTHON=...   the interpreter that makes $(VENV): 3.11 or newer (now: $(PYTHON))"
 
 setup: $(STAMP)
@@ -35,7 +37,7 @@ demo: setup
 	@$(BIN)/tokenfield compare demo $(ARGS)
 
 test: setup
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

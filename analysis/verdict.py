@@ -176,3 +176,23 @@ def _transformers(trained: pd.DataFrame, agents: pd.DataFrame, depth: int) -> st
 
 def _number(row: Any) -> str:
     return f"{row['risk']:.4f} ± {row['risk_se']:.4f}"
+
+
+def claims_sentence(claims: pd.DataFrame) -> str:
+    """How many claims hold, and by how much those fail that do not.
+
+    Example:
+        >>> held = {"claim": "Depth pays", "effect": 9.0, "low": 8.0, "high": 10.0, "needed": "above 1"}
+        >>> claims_sentence(pd.DataFrame([{**held, "holds": True}]))
+        '1 of 1 claims holds.'
+        >>> claims_sentence(pd.DataFrame([{**held, "effect": 0.5, "low": 0.4, "high": 0.6, "holds": False}]))
+        '0 of 1 claims hold; not: Depth pays (0.5, from 0.4 to 0.6, needed: above 1).'
+    """
+    held = int(claims["holds"].sum())
+    failed = [
+        f"{row['claim']} ({row['effect']:.3g}, from {row['low']:.3g} to {row['high']:.3g}, "
+        f"needed: {row['needed']})"
+        for _, row in claims[~claims["holds"]].iterrows()
+    ]
+    text = f"{held} of {len(claims)} claims {'holds' if held == 1 else 'hold'}"
+    return text + (f"; not: {'; '.join(failed)}." if failed else ".")

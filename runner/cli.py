@@ -12,11 +12,9 @@ from runner.assembly import check, mixing_for
 from runner.console import (
     clean_stdout,
     finite,
-    print_comparison,
     print_curves,
     print_facts,
     print_graph,
-    print_locality,
     print_risk,
     print_run,
     print_table,
@@ -133,6 +131,7 @@ def train(
             "risk": risk.tolist(),
             "risk_se": finite(error.tolist()),
             "loss": trained.losses[-1][1],
+            "steps": trained.losses[-1][0],
             "seconds": trained.seconds,
             "weights": str(out / "weights"),
         }
@@ -140,7 +139,8 @@ def train(
             answer(summary)
         else:
             print_risk(risk.tolist(), error.tolist(), "depth read out")
-            print(f"trained in {trained.seconds:.1f} s; weights are kept in {out / 'weights'}")
+            steps, where = trained.losses[-1][0], out / "weights"
+            print(f"trained {steps:,} steps in {trained.seconds:.1f} s; weights are kept in {where}")
 
 
 @app.command()
@@ -151,43 +151,19 @@ def compare(
     out: OutOption = Path("runs"),
     address: AddressOption = None,
 ) -> None:
-    """Put theory, agents and transformers side by side, with the null; or graphs, with a [locality] table."""
+    """Put theory, agents and transformers side by side: policies, graphs, or what a transformer lacks."""
     with clean_stdout(as_json) as answer:
         comparison, display = load_file(file, settings), Display()
-        if comparison.locality is not None:
-            from runner.locality import check_locality, compare_locality
+        from runner.studies import study_of
 
-            check_locality(comparison)
-            with engine_for(comparison, address, display) as engine:
-                located = compare_locality(comparison, engine, out, display, Path(file).stem)
-            if as_json:
-                answer(located.answer())
-                return
-            print_locality(located.depths)
-            print("".join(f"figure: {path}\n" for path in located.figures) + f"tables: {located.folder}\n")
-            print(located.sentence)
-            return
-        from runner.comparison import check_plan
-        from runner.comparison import compare as compare_all
-
-        check_plan(comparison)
+        study = study_of(comparison)
+        study.check(comparison)
         with engine_for(comparison, address, display) as engine:
-            result = compare_all(
-                comparison, engine, out, workers=os.cpu_count() or 1, display=display, name=Path(file).stem
-            )
+            found = study.run(comparison, engine, out, os.cpu_count() or 1, display, Path(file).stem)
         if as_json:
-            answer(
-                {
-                    "rows": result.rows.to_dict("records"),
-                    "max_difference": result.max_difference,
-                    "sentence": result.sentence,
-                    "figure": str(result.figure),
-                    "run": str(result.folder),
-                }
-            )
+            answer(found.answer())
         else:
-            print_comparison(result.rows)
-            print(f"\nfigure: {result.figure}\ntraces: {result.folder}\n\n{result.sentence}")
+            found.show()
 
 
 @app.command()

@@ -7,21 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Float
 
-from agents.transformer import export
 from analysis.baselines import baseline_risk
 from analysis.figures import risk_against_depth, save
 from analysis.measures import paired_difference
 from analysis.prediction import foreseen, infinite_tokens
 from analysis.verdict import sentence
+from runner.agreement import on_agents
 from runner.assembly import check
+from runner.console import print_comparison
 from runner.display import Display
-from runner.engine import Engine, Outcome
-from runner.evaluation import forward_on_prompts, prompt_risk
+from runner.engine import Engine
 from runner.experiment import Experiment
 from runner.models import job_of, trained_models
 from runner.plan import Comparison, PolicyName, Variant
@@ -83,6 +81,21 @@ class Compared:
     sentence: str
     folder: Path
     figure: Path
+
+    def answer(self) -> dict[str, object]:
+        """What `compare --json` reports."""
+        return {
+            "rows": self.rows.to_dict("records"),
+            "max_difference": self.max_difference,
+            "sentence": self.sentence,
+            "figure": str(self.figure),
+            "run": str(self.folder),
+        }
+
+    def show(self) -> None:
+        """Print it."""
+        print_comparison(self.rows)
+        print(f"\nfigure: {self.figure}\ntraces: {self.folder}\n\n{self.sentence}")
 
 
 def compare(
@@ -223,45 +236,19 @@ def _transformers(
     if not models:
         return None
     largest = 0.0
-    prompts = range(comparison.task.prompts)
-    kind = comparison.prior.kind
     with display.task("transformers, and their weights on agents", len(models)) as advance:
         for done, ((variant, depth), trained) in enumerate(models.items(), 1):
             advance(done - 1, f"{variant}, depth {depth}")
             experiment = comparison.transformer_variant(depth, variant)
-            model = trained.model().double()
-            estimates = forward_on_prompts(model, experiment, prompts)
-            gaps = _Gaps(estimates)
-            result = simulate(
-                experiment,
-                engine=engine,
-                out=folder,
-                learned=export(model),
-                observer=gaps,
-                name=_slug("transformer", variant, str(depth)),
-            )
-            largest = max(largest, gaps.largest)
-            risk = mean_over_prompts(prompt_risk(estimates, experiment, prompts)[-1])
-            for source, value, error in (
-                ("transformer", risk.value, risk.error),
-                ("transformer_on_agents", result.risk[-1], result.risk_se[-1]),
+            found = on_agents(trained, experiment, engine, folder, _slug("transformer", variant, str(depth)))
+            largest = max(largest, found.difference)
+            for source, (value, error) in (
+                ("transformer", found.risk),
+                ("transformer_on_agents", (found.agents.risk, found.agents.risk_se)),
             ):
-                rows.add(source, kind, variant, [depth], [float(value)], [float(error)])
+                last = [float(value[-1])], [float(error[-1])]
+                rows.add(source, comparison.prior.kind, variant, [depth], *last)
     return largest
-
-
-@dataclass
-class _Gaps:
-    """Watches agents run a transformer's weights; keeps the largest difference of their answers."""
-
-    estimates: Float[np.ndarray, "depths rows d B"]
-    largest: float = 0.0
-
-    def __call__(self, prompts: range, outcome: Outcome) -> None:
-        detail = outcome.report.detail
-        if detail is not None:
-            expected = self.estimates[outcome.round][:, :, prompts.start : prompts.stop]
-            self.largest = max(self.largest, float(np.abs(detail.estimate - expected).max()))
 
 
 def _null_gap(measured: dict[tuple[str, str], Simulation]) -> tuple[float, float] | None:

@@ -164,3 +164,35 @@ def print_curves(rows: list[tuple[str, list[float], list[float] | None]]) -> Non
             cells = [f"{cell}±{error:.4f}" for cell, error in zip(cells, errors, strict=True)]
         table.add_row(name, *cells)
     Console(width=max(Console().width, 30 + 17 * len(rows[0][1]))).print(table)
+
+
+def print_seeds(rows: pd.DataFrame) -> None:
+    """Risk by depth: the median over seeds, and from the least seed to the largest."""
+    depths = sorted(rows["depth"].unique())
+    table = Table(box=SIMPLE_HEAD, title="risk / E|w|², median (least to largest seed)", title_justify="left")
+    for heading in ("source", "policy", *(f"depth {depth}" for depth in depths)):
+        table.add_column(heading, no_wrap=True)
+    for prior, part in rows.groupby("prior", sort=False):
+        table.add_section()
+        table.add_row(f"[bold]{str(prior).replace('_', ' ')}[/bold]")
+        for (source, policy), group in part.groupby(["source", "policy"], sort=False):
+            cells = []
+            for depth in depths:
+                risks = group[group["depth"] == depth]["risk"]
+                spread = f" ({risks.min():.4f} to {risks.max():.4f})" if len(risks) > 1 else ""
+                cells.append(f"{risks.median():.4f}{spread}" if len(risks) else "")
+            table.add_row(str(source), str(policy), *cells)
+    Console(width=max(Console().width, 50 + 28 * len(depths))).print(table)
+
+
+def print_claims(claims: pd.DataFrame) -> None:
+    """Each claim, the effect that was measured, and whether it holds."""
+    table = Table(box=SIMPLE_HEAD, title="claims", title_justify="left")
+    for heading in ("claim", "test", "effect", "interval", "needed", "holds"):
+        table.add_column(heading, no_wrap=heading in ("effect", "interval", "holds"))
+    for _, row in claims.iterrows():
+        table.add_row(
+            row["claim"], row["test"], f"{row['effect']:.3g}", f"{row['low']:.3g} to {row['high']:.3g}",
+            row["needed"], "[green]yes[/green]" if row["holds"] else "[bold red]no[/bold red]",
+        )  # fmt: skip
+    Console(width=max(Console().width, 150)).print(table)

@@ -1,8 +1,12 @@
 """A trained transformer on the very prompts, and with the very noise, that the agents get."""
 
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from agents.draws import Purpose, normals
 from agents.prior import draw_latent
@@ -13,6 +17,16 @@ from runner.experiment import Experiment
 from runner.models import job_of
 
 _BATCH = 500
+
+
+class _Batch(NamedTuple):
+    """Some prompts as tensors: the task, examples, transmitter noise, weights of the graph."""
+
+    task: Float[Tensor, "B d"]
+    inputs: Float[Tensor, "B N d"]
+    labels: Float[Tensor, "B N"]
+    noise: Float[Tensor, "layers B N K"]
+    mixing: Float[Tensor, "rows N"]
 
 
 def forward_on_prompts(
@@ -28,12 +42,55 @@ def forward_on_prompts(
 
     Source: THEORY.md section 8.
     """
+    model, channel = model.to(dtype).eval(), job_of(experiment).channel
+    parts = []
+    for batch in _batches(experiment, prompts, dtype):
+        with torch.no_grad():
+            estimates = model(batch.inputs, batch.labels, batch.mixing, channel, batch.noise)
+        parts.append(np.moveaxis(estimates.double().numpy(), 1, 3))
+    return np.concatenate(parts, axis=3)
+
+
+def last_risks(
+    models: Sequence[Transformer], experiment: Experiment, prompts: range, dtype: torch.dtype = torch.float32
+) -> Float[np.ndarray, "models B"]:
+    """|w - w_L|^2 / E|w|^2 of several models on the same prompts, mean over positions.
+
+    Args:
+        models: of one task, channel and graph; none deeper than run.rounds.
+        experiment: addresses the prompts and the noise.
+        prompts: consecutive prompt indices.
+        dtype: precision of the forward pass.
+
+    Source: THEORY.md section 8.
+    """
+    ready, channel = [model.to(dtype).eval() for model in models], job_of(experiment).channel
+    power, parts = prior_of(experiment).power(), []
+    for batch in _batches(experiment, prompts, dtype):
+        with torch.no_grad():
+            ends = [
+                model(batch.inputs, batch.labels, batch.mixing, channel, batch.noise)[-1] for model in ready
+            ]
+        errors = torch.stack([(end - batch.task[:, None]).square().sum(-1).mean(-1) for end in ends])
+        parts.append(errors.double().numpy() / power)
+    return np.concatenate(parts, axis=1)
+
+
+def prompt_risk(
+    estimates: Float[np.ndarray, "depths rows d B"], experiment: Experiment, prompts: range
+) -> Float[np.ndarray, "depths B"]:
+    """|w - w_i|^2 / E|w|^2 of each prompt, mean over positions."""
+    prior = prior_of(experiment)
+    truth = draw_latent(prior, experiment.run.seed, prompts).vector
+    return np.asarray(((estimates - truth) ** 2).sum(axis=2).mean(axis=1) / prior.power())
+
+
+def _batches(experiment: Experiment, prompts: range, dtype: torch.dtype) -> Iterator[_Batch]:
+    """The experiment's prompts, some hundreds at a time."""
     job = job_of(experiment)
-    model = model.to(dtype).eval()
     mixing = torch.as_tensor(job.mixing, dtype=dtype)
     positions = np.arange(experiment.task.tokens)
     seed, layers, heads = experiment.run.seed, experiment.run.rounds, job.channel.channels
-    parts = []
     for first in range(prompts.start, prompts.stop, _BATCH):
         batch = range(first, min(first + _BATCH, prompts.stop))
         latent = draw_latent(job.prior, seed, batch)
@@ -44,22 +101,10 @@ def forward_on_prompts(
                 for layer in range(layers)
             ]
         )  # [layers, N, K, B]
-        with torch.no_grad():
-            estimates = model(
-                torch.as_tensor(np.moveaxis(tokens.inputs, 2, 0), dtype=dtype),
-                torch.as_tensor(tokens.labels.T, dtype=dtype),
-                mixing,
-                job.channel,
-                torch.as_tensor(np.moveaxis(noise, 3, 1), dtype=dtype),
-            )
-        parts.append(np.moveaxis(estimates.double().numpy(), 1, 3))
-    return np.concatenate(parts, axis=3)
-
-
-def prompt_risk(
-    estimates: Float[np.ndarray, "depths rows d B"], experiment: Experiment, prompts: range
-) -> Float[np.ndarray, "depths B"]:
-    """|w - w_i|^2 / E|w|^2 of each prompt, mean over positions."""
-    prior = prior_of(experiment)
-    truth = draw_latent(prior, experiment.run.seed, prompts).vector
-    return np.asarray(((estimates - truth) ** 2).sum(axis=2).mean(axis=1) / prior.power())
+        yield _Batch(
+            torch.as_tensor(latent.vector.T, dtype=dtype),
+            torch.as_tensor(np.moveaxis(tokens.inputs, 2, 0), dtype=dtype),
+            torch.as_tensor(tokens.labels.T, dtype=dtype),
+            torch.as_tensor(np.moveaxis(noise, 3, 1), dtype=dtype),
+            mixing,
+        )

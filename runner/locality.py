@@ -22,6 +22,7 @@ from analysis.theory.light_cone import LightConeLimit
 from analysis.theory.locality import LocalPrediction
 from analysis.verdict import locality_sentence
 from runner.assembly import check, graph_of, mixing_for, prior_of, turns_of
+from runner.console import print_locality
 from runner.display import Display
 from runner.engine import Engine
 from runner.experiment import Experiment
@@ -68,9 +69,15 @@ class Located:
             "run": str(self.folder),
         }
 
+    def show(self) -> None:
+        """Print it."""
+        print_locality(self.depths)
+        print("".join(f"figure: {path}\n" for path in self.figures) + f"tables: {self.folder}\n")
+        print(self.sentence)
+
 
 def compare_locality(
-    comparison: Comparison, engine: Engine, out: Path, display: Display, name: str = "locality"
+    comparison: Comparison, engine: Engine, out: Path, workers: int, display: Display, name: str = "locality"
 ) -> Located:
     """Put theory beside agents on many graphs and depths, and on the causal graph by context length.
 
@@ -78,6 +85,7 @@ def compare_locality(
         comparison: an experiment with a [locality] table.
         engine: plays all simulations; its actors are kept from one to the next.
         out: folder below which the comparison is stored, and weights are cached.
+        workers: unused, since there is one transformer at most.
         display: shows the progress.
         name: first part of the folder's name.
 

@@ -1,4 +1,4 @@
-"""What a comparison puts side by side: an experiment file with a [compare] table."""
+"""What a comparison puts side by side: a file with a [compare], [locality] or [ablation] table."""
 
 from typing import Literal, get_args
 
@@ -74,11 +74,39 @@ class LocalitySection(Section):
     theory_samples: int = Field(5_000, ge=2, le=10**8)
 
 
+Value = bool | int | float | str
+Unconstrained = Literal["softmax", "masked softmax", "linear self-attention"]
+
+
+class AblationSection(Section):
+    """[ablation]: transformers that lack a part, each at depth 1 to run.rounds, several seeds of each."""
+
+    variants: dict[str, dict[str, Value]] = Field(
+        {
+            "full": {},
+            "no feedforward": {"transformer.feedforward": False},
+            "constant queries": {"transformer.adaptive_queries": False},
+            "neither": {"transformer.feedforward": False, "transformer.adaptive_queries": False},
+            "no control variate": {"policy.control_variate": False},
+            "looped": {"transformer.looped": True},
+        },
+        min_length=1,
+    )
+    null: tuple[str, ...] = Field(("full", "no feedforward", "constant queries"), strict=False)
+    seeds: int = Field(5, ge=1, le=1000)
+    unconstrained: tuple[Unconstrained, ...] = Field(get_args(Unconstrained), strict=False)
+    theory_samples: int = Field(20_000, ge=2, le=10**8)
+
+
 class Comparison(Experiment):
-    """An experiment, and what is compared on it: with a [locality] table, graphs; otherwise policies."""
+    """An experiment, and what is compared on it: policies, or what the file has a table for.
+
+    A [locality] table compares graphs, an [ablation] table transformers that lack a part.
+    """
 
     compare: CompareSection = CompareSection()
     locality: LocalitySection | None = None
+    ablation: AblationSection | None = None
 
     def variant(self, prior: str, policy: PolicyName) -> Experiment:
         """The experiment of one prior and one policy."""
@@ -94,6 +122,16 @@ class Comparison(Experiment):
             }
         )
 
+    def ablated(self, prior: str, variant: str, depth: int, seed: int) -> Experiment:
+        """The experiment of a transformer that lacks what a variant of [ablation] takes from it.
+
+        Raises:
+            UsageErrors: if the variant sets an unknown key, or an impossible value.
+        """
+        values = (self.ablation or AblationSection()).variants[variant]
+        fixed = {"prior.kind": prior, "run.rounds": depth, "policy.kind": "learned"}
+        return self._plain({**values, **fixed, "transformer.seed": self.transformer.seed + seed})
+
     def experiment(self) -> Experiment:
         """The experiment alone."""
         return self._plain({})
@@ -106,5 +144,5 @@ class Comparison(Experiment):
         return [(prior, policy) for prior in priors for policy in self.compare.policies]
 
     def _plain(self, values: dict[str, object]) -> Experiment:
-        content = self.model_dump(exclude={"compare", "locality"})
+        content = self.model_dump(exclude={"compare", "locality", "ablation"})
         return Experiment.model_validate(content).with_values(values)

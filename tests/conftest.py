@@ -41,6 +41,12 @@ settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 settings.load_profile("ci")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Where tests run side by side, those of a file share a process, and all that need Ray share one."""
+    group = "ray" if item.get_closest_marker("ray") else item.path.name
+    item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def ray_engine() -> Iterator["RayEngine"]:
     """One cluster for all tests; its actors are kept from one test to the next."""
