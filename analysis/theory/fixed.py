@@ -174,7 +174,7 @@ class _Paths:
         self.truth, self.noise = average.truth[some], average.noise[:, some]
         self.shares, self.everyone = average.shares[some], np.arange(len(self.truth))
         self.signals, self.gram = queries @ self.atoms.T, queries @ queries.T
-        shape, self.least = (len(self.atoms), len(self.truth)), setting.channel_variance / setting.effective
+        shape, self.channel = (len(self.atoms), len(self.truth)), setting.channel_variance / setting.effective
         self.means = np.zeros((count + 1, prior.dim, shape[1]))  # v_t; the estimate comes last
         # w.v_t and u_s.v_t; innovations over their deviation; posterior; rows of the covariance's factor.
         self.along, self.answers = np.zeros((count, *shape)), np.zeros((count, count, shape[1]))
@@ -244,13 +244,13 @@ class _Paths:
         return size, outward, self.signals[now, :, None] - self.answers[t, now][:, None]
 
     def _row(self, t: int) -> Float[Array, "S M P"]:
-        """One more row of the Cholesky factor; rounding may not take its pivot below the channel's noise."""
+        """One more row of the Cholesky factor; its pivot holds the channel's noise, far above rounding."""
         size, outward, inward = self._products(t)
         row = (self.gram[t, : t + 1, None, None] * size + outward * inward) / self.setting.effective
-        row[t] += self.least
+        row[t] += self.channel
         for s, earlier in enumerate(self.rows):
             row[s] = (row[s] - (row[:s] * earlier[:s]).sum(axis=0)) / earlier[s]
-        row[t] = np.sqrt(np.maximum(row[t] - (row[:t] ** 2).sum(axis=0), self.least))
+        row[t] = np.sqrt(row[t] - (row[:t] ** 2).sum(axis=0))
         self.rows.append(row)
         return row
 
