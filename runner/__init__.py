@@ -10,13 +10,15 @@ __tokenfield__ = "0.1.0"
 check_packages()
 
 if TYPE_CHECKING:
+    from runner.continuation import resume
     from runner.experiment import Experiment
     from runner.simulation import Simulation, simulate
 
-__all__ = ["Experiment", "Simulation", "simulate"]
+__all__ = ["Experiment", "Simulation", "resume", "simulate"]
 
 _HOMES = {
     "Experiment": "runner.experiment",
+    "resume": "runner.continuation",
     "Simulation": "runner.simulation",
     "simulate": "runner.simulation",
 }

@@ -29,9 +29,9 @@ from runner.engine import Engine
 from runner.errors import UsageError, UsageErrors
 from runner.evaluation import last_risks
 from runner.experiment import Experiment
+from runner.folder import new_folder, write_table, write_text
 from runner.models import job_of, trained_models
 from runner.plan import AblationSection, Comparison
-from runner.record import new_folder, write_table, write_text
 from runner.risk import mean_over_prompts
 from runner.simulation import simulate
 from runner.weights import Trained
@@ -127,7 +127,7 @@ def compare_ablations(
         [
             *_transformers(comparison, plan, models, display),
             *_theory(comparison, plan, display),
-            *_agents(comparison, engine, display),
+            *_agents(comparison, plan, engine, display),
             *_limits(comparison, plan),
         ]
     )
@@ -211,10 +211,12 @@ def _theory(comparison: Comparison, plan: AblationSection, display: Display) -> 
     return rows
 
 
-def _agents(comparison: Comparison, engine: Engine, display: Display) -> list[dict[str, object]]:
+def _agents(
+    comparison: Comparison, plan: AblationSection, engine: Engine, display: Display
+) -> list[dict[str, object]]:
     """Explicit agents on the same prompts."""
     rows = []
-    priors: list[str] = [comparison.prior.kind, *([_NULL] if comparison.prior.kind == "tree" else [])]
+    priors = list(_variants(comparison, plan))
     with display.task("agents", len(priors)) as advance:
         for done, prior in enumerate(priors):
             advance(done, f"adaptive, {prior}")

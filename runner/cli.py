@@ -1,4 +1,4 @@
-"""The command line: tokenfield run | train | compare | theory | vectors | check."""
+"""The command line: tokenfield run | resume | train | compare | theory | vectors | check."""
 
 import os
 import sys
@@ -32,6 +32,7 @@ from runner.options import (
     SetOption,
     engine_for,
     load_file,
+    watching,
 )
 from runner.record import check_room
 from runner.risk import mean_over_prompts
@@ -57,8 +58,8 @@ def main() -> None:
     except RunFailed as failure:
         print(f"tokenfield: {failure}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("tokenfield: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"tokenfield: interrupted. {stop}".removesuffix(". "), file=sys.stderr)
         sys.exit(130)
 
 
@@ -92,17 +93,30 @@ def run(
         check_room(experiment, out)
         display = Display()
         learned = _learned(experiment, out, display) if experiment.policy.kind == "learned" else None
-        with engine_for(experiment, address, display) as engine:
-            rounds = experiment.run.rounds + 1
-            with display.task("rounds", rounds * experiment.task.prompts) as advance:
-                done = 0
+        with engine_for(experiment, address, display) as engine, watching(experiment, display) as watch:
+            result = simulate(experiment, engine=engine, out=out, learned=learned, on_round=watch)
+        if as_json:
+            answer(run_answer(result))
+        else:
+            print_run(result)
 
-                def watch(prompts: range, round: int) -> None:
-                    nonlocal done
-                    done += len(prompts)
-                    advance(done, f"round {round}")
 
-                result = simulate(experiment, engine=engine, out=out, learned=learned, on_round=watch)
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that was stopped.")],
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+) -> None:
+    """Go on with a run that was stopped; it ends with the same bits as if it had not been."""
+    with clean_stdout(as_json) as answer:
+        from runner.continuation import resume as go_on
+        from runner.continuation import stopped_experiment
+
+        experiment, display = stopped_experiment(folder), Display()
+        trained = experiment.policy.kind == "learned"
+        learned = _learned(experiment, folder.parent, display) if trained else None
+        with engine_for(experiment, address, display) as engine, watching(experiment, display) as watch:
+            result = go_on(folder, engine=engine, learned=learned, on_round=watch)
         if as_json:
             answer(run_answer(result))
         else:

@@ -21,9 +21,9 @@ from runner.console import print_comparison
 from runner.display import Display
 from runner.engine import Engine
 from runner.experiment import Experiment
+from runner.folder import new_folder, write_table, write_text
 from runner.models import job_of, trained_models
 from runner.plan import Comparison, PolicyName, Variant
-from runner.record import new_folder, write_table, write_text
 from runner.risk import mean_over_prompts
 from runner.simulation import Simulation, simulate
 from runner.weights import Trained

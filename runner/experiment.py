@@ -102,11 +102,12 @@ class TransformerSection(Section):
 
 
 class RunSection(Section):
-    """[run]: how far and where. Engine, actor size and trace change no result."""
+    """[run]: how far and where. Engine, actor size, batch and trace change no result."""
 
     rounds: int = Field(4, ge=0, le=64)
     engine: Literal["local", "ray"] = "local"
     tokens_per_actor: int = Field(1, ge=1, le=2**20)
+    batch: int | None = Field(None, ge=1, le=2**31)  # prompts at a time; by default as many as memory holds
     seed: int = Field(0, ge=0, lt=2**63)
     trace: Literal["none", "rounds", "sampled", "full"] = "rounds"
 
@@ -157,9 +158,8 @@ class Experiment(Section):
             >>> Experiment().identity() == Experiment().with_values({"run.engine": "ray"}).identity()
             True
         """
-        content = self.model_dump(mode="json")
-        for key in ("engine", "tokens_per_actor", "trace"):
-            del content["run"][key]
+        bare = {"run": {"engine", "tokens_per_actor", "batch", "trace"}}
+        content = self.model_dump(mode="json", exclude=bare)
         if self.policy.kind != "learned":
             del content["transformer"]
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=5).hexdigest()

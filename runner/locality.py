@@ -26,9 +26,9 @@ from runner.console import print_locality
 from runner.display import Display
 from runner.engine import Engine
 from runner.experiment import Experiment
+from runner.folder import new_folder, write_table, write_text
 from runner.models import trained_model
 from runner.plan import Comparison, LocalitySection, policy_values
-from runner.record import new_folder, write_table, write_text
 from runner.simulation import Simulation, simulate
 from topology.reach import reach
 

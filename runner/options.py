@@ -1,6 +1,6 @@
 """What the commands share: options, reading of files and presets, the engine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -57,3 +57,18 @@ def engine_for(experiment: Experiment, address: str | None, display: Display) ->
         yield engine
     finally:
         engine.close()
+
+
+@contextmanager
+def watching(experiment: Experiment, display: Display) -> Iterator[Callable[[range, int], None]]:
+    """Shows how many rounds of how many prompts were played."""
+    rounds = experiment.run.rounds + 1
+    with display.task("rounds", rounds * experiment.task.prompts) as advance:
+        done = 0
+
+        def watch(prompts: range, round: int) -> None:
+            nonlocal done
+            done += len(prompts)
+            advance(done, f"round {round}")
+
+        yield watch

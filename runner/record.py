@@ -8,20 +8,19 @@ hold the same bits on every engine.
 import json
 import platform
 import shutil
-import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from runner.assembly import channel_of
+from runner.course import Course
 from runner.engine import Outcome
 from runner.errors import UsageError, UsageErrors
 from runner.experiment import Experiment
+from runner.folder import git_revision, write_table, write_text
 from runner.source import fingerprint
 from topology.mixing import Mixing
 
@@ -55,20 +54,6 @@ WORKSPACES = pa.schema(
 )
 GRAPH = pa.schema({"receiver": pa.int32(), "sender": pa.int32(), "weight": pa.int64()})
 PROMPTS = pa.schema({"round": pa.int16(), "prompt": pa.int32(), "risk": pa.float64(), "clipped": pa.int64()})
-
-
-def new_folder(parent: Path, name: str) -> Path:
-    """A fresh folder `name`-time below `parent`; never one that exists."""
-    parent.mkdir(parents=True, exist_ok=True)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    for attempt in range(1000):
-        folder = parent / (f"{name}-{stamp}" + (f"-{attempt}" if attempt else ""))
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
-    raise FileExistsError(f"{parent / name}-{stamp}")
 
 
 def predicted_bytes(experiment: Experiment) -> int:
@@ -114,11 +99,14 @@ class TraceWriter:
         mixing: who hears whom.
         codes: number of codes of the policy.
         engine: name of the engine that plays the rounds.
+        course: the prompts, batch by batch.
     """
 
-    def __init__(self, folder: Path, experiment: Experiment, mixing: Mixing, codes: int, engine: str) -> None:
+    def __init__(
+        self, folder: Path, experiment: Experiment, mixing: Mixing, codes: int, engine: str, course: Course
+    ) -> None:
         self.folder = folder
-        self._engine = engine
+        self._engine, self._course = engine, course
         self._experiment = experiment
         self._channel = channel_of(experiment)
         self._bits = self._channel.bits_per_message(codes) // self._channel.channels
@@ -135,6 +123,9 @@ class TraceWriter:
             "experiment": self._experiment.model_dump(mode="json"),
             "identity": self._experiment.identity(),
             "mixing": self._mixing,
+            "prompts": [self._course.prompts.start, self._course.prompts.stop],
+            "batch": self._course.batch,
+            "weights": self._course.weights,
             "code": fingerprint(),
             "revision": git_revision(),
             "python": platform.python_version(),
@@ -263,32 +254,3 @@ def _graph(mixing: Mixing) -> pa.Table:
     weights = mixing.weights.tocoo()
     columns = {"receiver": weights.row, "sender": weights.col, "weight": weights.data}
     return pa.table(columns, schema=GRAPH)
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file that appears only when it is whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that appears only when it is whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def git_revision() -> str | None:
-    """Revision of the source, if it is a checkout."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

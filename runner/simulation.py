@@ -12,15 +12,18 @@ from jaxtyping import Float, Int
 from agents.policies.learned import Learned
 from agents.token import System
 from runner.assembly import check, mixing_for, prior_of, system_of
+from runner.course import Course, going_on, weights_digest
 from runner.display import Display
 from runner.engine import Engine, Outcome
 from runner.experiment import Experiment
+from runner.folder import new_folder
 from runner.footprint import bytes_per_token_prompt
 from runner.local import LocalEngine
 from runner.memory import available_memory
 from runner.ray_environment import prepare
-from runner.record import TraceWriter, check_room, new_folder, traced_prompts
+from runner.record import TraceWriter, check_room, traced_prompts
 from runner.risk import mean_over_prompts
+from runner.totals import Totals, forget
 from topology.mixing import Mixing
 
 if TYPE_CHECKING:
@@ -124,16 +127,17 @@ def simulate(
     prior, mixing = prior_of(experiment), mixing_for(experiment, graph)
     system = system_of(experiment, prior, mixing, learned)
     prompts = range(experiment.task.prompts) if prompts is None else prompts
-    writer = None
+    course = Course(prompts, batch_size(experiment), weights_digest(learned))
     if out is not None:
         check_room(experiment, Path(out))
     owned = engine is None
     engine = engine or engine_of(experiment)
     try:
+        writer = None
         if out is not None:
             folder = new_folder(Path(out), f"{name}-{experiment.identity()}")
-            writer = TraceWriter(folder, experiment, mixing, system.policy.codes, engine.name)
-        return _play(experiment, system, mixing, engine, writer, prompts, observer, on_round)
+            writer = TraceWriter(folder, experiment, mixing, system.policy.codes, engine.name, course)
+        return play(experiment, system, mixing, engine, course, writer, observer, on_round)
     finally:
         if owned:
             engine.close()
@@ -149,70 +153,79 @@ def engine_of(experiment: Experiment, address: str | None = None, display: Displ
     return RayEngine(experiment.run.tokens_per_actor, address, display)
 
 
-def _play(
+def play(
     experiment: Experiment,
     system: System,
     mixing: Mixing,
     engine: Engine,
-    writer: TraceWriter | None,
-    prompts: range,
-    observer: Observer | None,
-    on_round: Callable[[range, int], None] | None,
+    course: Course,
+    writer: TraceWriter | None = None,
+    observer: Observer | None = None,
+    on_round: Callable[[range, int], None] | None = None,
 ) -> Simulation:
-    rounds, power = system.rounds + 1, system.prior.power()
-    prompt_risk = np.empty((rounds, len(prompts)))
-    position_sum, position_square = np.zeros((2, rounds, mixing.tokens))
-    seconds = np.zeros(rounds)
-    clipped, scalars = np.zeros((2, rounds), dtype=np.int64)
-    for number, batch in enumerate(_batches(experiment, prompts)):
-        wanted = observer is not None or (writer is not None and bool(traced_prompts(experiment, batch)))
-        for outcome in engine.play(system, mixing, batch, detail=wanted, messages=wanted):
-            error = outcome.report.error / power
-            risk = _mean_over_positions(error)
-            first = batch.start - prompts.start
-            prompt_risk[outcome.round, first : first + len(batch)] = risk
-            position_sum[outcome.round] += error.sum(axis=1)
-            position_square[outcome.round] += (error**2).sum(axis=1)
-            seconds[outcome.round] += outcome.seconds
-            clipped[outcome.round] += int(outcome.clipped.sum())
-            scalars[outcome.round] += outcome.scalars
+    """Play all prompts, or those that a stopped run still lacks; what is done is kept after each batch.
+
+    Raises:
+        RunFailed: saying why it stopped, and how to go on.
+        KeyboardInterrupt: likewise.
+    """
+    totals = Totals.none(system.rounds + 1, mixing.tokens, len(course.prompts))
+    with going_on(writer):
+        if writer:
+            totals.load(writer.folder)
+        for batch in course.batches(totals.prompts):
+            _play_batch(experiment, system, mixing, engine, batch, totals, writer, observer, on_round)
+            totals.end_batch(len(batch))
             if writer:
-                writer.round(number, batch, outcome, risk)
-            if observer:
-                observer(batch, outcome)
-            if on_round:
-                on_round(batch, outcome.round)
-    count = len(prompts)
-    mean = position_sum / count
-    spread = np.maximum(position_square / count - mean**2, 0.0)
-    result = Simulation(
-        experiment,
-        prompt_risk,
-        mean,
-        np.sqrt(spread / (count - 1)) if count > 1 else np.full_like(mean, np.nan),
-        system.channel.bits_per_message(system.policy.codes),
-        mixing.tokens * system.rounds * count,
-        scalars,
-        int(clipped.sum()),
-        seconds,
-        writer.folder if writer else None,
-    )
-    if writer:
-        writer.finish(result.risk, result.risk_se, clipped, seconds, scalars, mixing.tokens * count)
+                totals.save(writer.folder)
+        count = len(course.prompts)
+        mean = totals.position_sum / count
+        spread = np.maximum(totals.position_square / count - mean**2, 0.0)
+        result = Simulation(
+            experiment,
+            totals.prompt_risk,
+            mean,
+            np.sqrt(spread / (count - 1)) if count > 1 else np.full_like(mean, np.nan),
+            system.channel.bits_per_message(system.policy.codes),
+            mixing.tokens * system.rounds * count,
+            totals.scalars,
+            int(totals.clipped.sum()),
+            totals.seconds,
+            writer.folder if writer else None,
+        )
+        if writer:
+            counts = totals.clipped, totals.seconds, totals.scalars
+            writer.finish(result.risk, result.risk_se, *counts, mixing.tokens * count)
+            forget(writer.folder)
     return result
 
 
-def _mean_over_positions(error: Float[np.ndarray, "N B"]) -> Float[np.ndarray, " B"]:
-    """Mean over positions, added in their order: numpy's own sum depends on the number of prompts."""
-    total = np.zeros(error.shape[1])
-    for row in error:
-        total += row
-    return total / len(error)
+def _play_batch(
+    experiment: Experiment,
+    system: System,
+    mixing: Mixing,
+    engine: Engine,
+    batch: range,
+    totals: Totals,
+    writer: TraceWriter | None,
+    observer: Observer | None,
+    on_round: Callable[[range, int], None] | None,
+) -> None:
+    wanted = observer is not None or (writer is not None and bool(traced_prompts(experiment, batch)))
+    power = system.prior.power()
+    for outcome in engine.play(system, mixing, batch, detail=wanted, messages=wanted):
+        risk = totals.add(outcome, outcome.report.error / power)
+        if writer:
+            writer.round(totals.batches, batch, outcome, risk)
+        if observer:
+            observer(batch, outcome)
+        if on_round:
+            on_round(batch, outcome.round)
 
 
-def _batches(experiment: Experiment, prompts: range) -> list[range]:
-    """Batches of prompts whose workspaces fit; results do not depend on them."""
+def batch_size(experiment: Experiment) -> int:
+    """Prompts at a time: as many as fit into memory; results do not depend on it."""
+    if experiment.run.batch is not None:
+        return experiment.run.batch
     budget = min(_BATCH_BYTES, available_memory() // 4)
-    size = max(1, budget // (bytes_per_token_prompt(experiment) * experiment.task.tokens))
-    starts = range(prompts.start, prompts.stop, size)
-    return [range(first, min(first + size, prompts.stop)) for first in starts]
+    return max(1, budget // (bytes_per_token_prompt(experiment) * experiment.task.tokens))

@@ -25,8 +25,8 @@ from runner.assembly import mixing_for, prior_of, system_of
 from runner.display import Display
 from runner.errors import UsageError, UsageErrors
 from runner.experiment import Experiment
+from runner.folder import new_folder, write_table, write_text
 from runner.models import trained_model
-from runner.record import new_folder, write_table, write_text
 
 _FEWEST = 40  # prompts; half of them fit the probes
 

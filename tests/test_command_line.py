@@ -61,7 +61,7 @@ def test_a_mistake_ends_with_code_2_and_names_the_key(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, ["FILE", "preset: demo"]),
+        (None, ["FILE", "preset: ablations, demo"]),
         ("[task\n", ["valid TOML"]),
         ("[task]\ntokens = 0\nprompts = -3\n", ["task.tokens = 0", "task.prompts = -3"]),
         ("task = 3\n", ["task = 3", "a table with the keys tokens"]),

@@ -36,7 +36,14 @@ def test_the_experiment_file_shows_all_keys_with_their_defaults() -> None:
     experiment, comparison = blocks("toml")
     shown = tomllib.loads(experiment)
     defaults = Experiment().model_dump(mode="json")
-    optional = ["graph.window", "graph.path", "policy.step", "transformer.steps", "transformer.batch"]
+    optional = [
+        "graph.window",
+        "graph.path",
+        "policy.step",
+        "transformer.steps",
+        "transformer.batch",
+        "run.batch",
+    ]
     for table, key in (name.split(".") for name in optional):
         assert defaults[table].pop(key) is None
         assert re.search(rf"#.*\b{key}: ", experiment), "what has no default is in a comment"
@@ -46,7 +53,7 @@ def test_the_experiment_file_shows_all_keys_with_their_defaults() -> None:
 
 def test_every_command_is_listed() -> None:
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]
-    assert set(re.findall(r"^tokenfield (\w+) +FILE", README, re.MULTILINE)) == commands
+    assert set(re.findall(r"^tokenfield (\w+) +(?:FILE|RUN)", README, re.MULTILINE)) == commands
 
 
 def test_the_figure_and_the_make_targets_exist() -> None:
