@@ -32,6 +32,7 @@ _OTHERS: dict[str, Literal[":", "--", "-."]] = {
 }
 _SPREAD = 0.30  # width over which the points of one depth are set side by side
 _SHADE = "#e2e2e2"
+_LOWEST = 1e-3  # of the axis of risk; curves of unbounded messages leave it below
 
 
 def risk_by_ablation(rows: pd.DataFrame, caption: str) -> Figure:
@@ -50,7 +51,7 @@ def risk_by_ablation(rows: pd.DataFrame, caption: str) -> Figure:
     names = list(dict.fromkeys(found[found["source"] == "transformer"]["policy"]))
     looks = _looks(names)
     table = gaps(rows, priors[0]) if FULL in names else None
-    floor = lowest(found[found["source"].isin(["transformer", "theory", "agents"])]["risk"])
+    floor = max(_LOWEST, lowest(found[found["source"] != "limit"]["risk"]))
     count = len(priors) + (table is not None and len(table) > 0)
     with drawing(4.2 * count + 2.3, 4.7, caption) as figure:
         axes = figure.subplots(1, count, squeeze=False)[0]
@@ -79,9 +80,7 @@ def _risks(axis: Axes, found: pd.DataFrame, looks: dict[str, Look], floor: float
     shown = [name for name in looks if name in set(found[found["source"] == "transformer"]["policy"])]
     for name, dashes in _OTHERS.items():
         part = found[(found["source"] == "unconstrained") & (found["policy"] == name)].sort_values("depth")
-        axis.plot(
-            part["depth"], part["risk"].clip(lower=floor), dashes, color=GREY, linewidth=1.2, zorder=1.5
-        )
+        axis.plot(part["depth"], part["risk"], dashes, color=GREY, linewidth=1.2, zorder=1.5)
     for index, name in enumerate(shown):
         look, own = looks[name], found[found["policy"] == name]
         theory = own[own["source"] == "theory"].sort_values("depth")

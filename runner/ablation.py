@@ -4,44 +4,42 @@ This module stands above `analysis`, as `comparison` does.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Float
 
 from agents.transformer import export
-from analysis.ablation import FULL, predicted
+from analysis.ablation import FULL
 from analysis.ablation_figures import risk_by_ablation
-from analysis.bounds import light_cone_bound, physical_limit
 from analysis.claims import verdicts
 from analysis.figures import save
 from analysis.function_vector_study import FunctionVectors, measure_function_vectors
 from analysis.verdict import claims_sentence
+from runner.ablation_rows import (
+    Key,
+    agent_rows,
+    keys,
+    limit_rows,
+    theory_rows,
+    transformer_rows,
+    unconstrained_rows,
+)
 from runner.agreement import on_agents
 from runner.assembly import check, mixing_for, prior_of, system_of
 from runner.console import print_claims, print_seeds
 from runner.display import Display
 from runner.engine import Engine
 from runner.errors import UsageError, UsageErrors
-from runner.evaluation import last_risks
 from runner.experiment import Experiment
 from runner.folder import new_folder, write_table, write_text
 from runner.models import job_of, trained_models
 from runner.plan import AblationSection, Comparison
-from runner.risk import mean_over_prompts
-from runner.simulation import simulate
 from runner.weights import Trained
 
-_BAYES_SAMPLES = 2_000
 _TAKEN_APART = 1_000  # prompts
 _BESIDE = 200  # prompts on which agents run the weights
-_NULL = "matched_gaussian"
-
-Key = tuple[str, str, int, int]  # prior, variant, depth, seed
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def check_ablation(comparison: Comparison) -> None:
             errors.append(UsageError("ablation.null", name, f"one of {', '.join(plan.variants)}"))
     if errors:
         raise UsageErrors(errors)
-    for prior, variant, depth, seed in _keys(comparison, plan):
+    for prior, variant, depth, seed in keys(comparison, plan):
         experiment = comparison.ablated(prior, variant, depth, seed)
         check(experiment)
         job_of(experiment)
@@ -120,15 +118,16 @@ def compare_ablations(
     check_ablation(comparison)
     plan = comparison.ablation or AblationSection()
     folder = new_folder(out, f"{name}-{comparison.identity()}")
-    keys = list(_keys(comparison, plan))
-    experiments = [comparison.ablated(*key) for key in keys]
-    models = dict(zip(keys, trained_models(experiments, out / "weights", workers, display), strict=True))
+    wanted = list(keys(comparison, plan))
+    experiments = [comparison.ablated(*key) for key in wanted]
+    models = dict(zip(wanted, trained_models(experiments, out / "weights", workers, display), strict=True))
     rows = pd.DataFrame(
         [
-            *_transformers(comparison, plan, models, display),
-            *_theory(comparison, plan, display),
-            *_agents(comparison, plan, engine, display),
-            *_limits(comparison, plan),
+            *transformer_rows(comparison, plan, models, display),
+            *theory_rows(comparison, plan, display),
+            *agent_rows(comparison, plan, engine, display),
+            *limit_rows(comparison, plan),
+            *unconstrained_rows(comparison, plan, out / "weights", workers, display),
         ]
     )
     difference, vectors = None, None
@@ -143,98 +142,6 @@ def compare_ablations(
     write_text(folder / "verdict.txt", text + "\n")
     figure = save(risk_by_ablation(rows, _caption(comparison, plan)), folder, "ablations")
     return Ablated(rows, claims, text, folder, figure)
-
-
-def _keys(comparison: Comparison, plan: AblationSection) -> Iterator[Key]:
-    """Prior, variant, depth and seed of every model."""
-    for prior, variants in _variants(comparison, plan).items():
-        for variant in variants:
-            for depth in range(1, comparison.run.rounds + 1):
-                for seed in range(plan.seeds):
-                    yield prior, variant, depth, seed
-
-
-def _variants(comparison: Comparison, plan: AblationSection) -> dict[str, list[str]]:
-    """The variants on each prior: all on that of the file, some on its null."""
-    found: dict[str, list[str]] = {comparison.prior.kind: list(plan.variants)}
-    if comparison.prior.kind == "tree" and plan.null:
-        found[_NULL] = list(plan.null)
-    return found
-
-
-def _row(
-    source: str, prior: str, policy: str, depth: int, risk: float, error: float, seed: int = 0, rule: str = ""
-) -> dict[str, object]:
-    return {
-        "source": source, "prior": prior, "policy": policy, "depth": depth, "seed": seed, "risk": float(risk),
-        "risk_se": float(error), "rule": rule,
-    }  # fmt: skip
-
-
-def _curve(
-    source: str, prior: str, policy: str, risk: Float[np.ndarray, " r"], error: Float[np.ndarray, " r"]
-) -> list[dict[str, object]]:
-    return [_row(source, prior, policy, depth, risk[depth], error[depth]) for depth in range(1, len(risk))]
-
-
-def _transformers(
-    comparison: Comparison, plan: AblationSection, models: dict[Key, Trained], display: Display
-) -> list[dict[str, object]]:
-    """Risk of each model; those of one variant are scored on the same prompts at once."""
-    rows, groups = [], [(p, v) for p, variants in _variants(comparison, plan).items() for v in variants]
-    with display.task("scoring", len(groups)) as advance:
-        for done, (prior, variant) in enumerate(groups):
-            advance(done, f"{variant}, {prior}")
-            mine = {key: trained for key, trained in models.items() if key[:2] == (prior, variant)}
-            deepest = comparison.ablated(prior, variant, comparison.run.rounds, 0)
-            risks = last_risks([t.model() for t in mine.values()], deepest, range(comparison.task.prompts))
-            for (_, _, depth, seed), risk in zip(mine, risks, strict=True):
-                mean = mean_over_prompts(risk)
-                rows.append(
-                    _row("transformer", prior, variant, depth, float(mean.value), float(mean.error), seed)
-                )
-    return rows
-
-
-def _theory(comparison: Comparison, plan: AblationSection, display: Display) -> list[dict[str, object]]:
-    rows, groups = [], [(p, v) for p, variants in _variants(comparison, plan).items() for v in variants]
-    with display.task("theory", len(groups)) as advance:
-        for done, (prior, variant) in enumerate(groups):
-            advance(done, f"{variant}, {prior}")
-            experiment = comparison.ablated(prior, variant, comparison.run.rounds, 0)
-            found = predicted(experiment, plan.theory_samples)
-            rows += [
-                _row("theory", prior, variant, depth, found.risk[depth], found.risk_se[depth], 0, rule)
-                for depth, rule in enumerate(found.rule)
-                if depth
-            ]
-    return rows
-
-
-def _agents(
-    comparison: Comparison, plan: AblationSection, engine: Engine, display: Display
-) -> list[dict[str, object]]:
-    """Explicit agents on the same prompts."""
-    rows = []
-    priors = list(_variants(comparison, plan))
-    with display.task("agents", len(priors)) as advance:
-        for done, prior in enumerate(priors):
-            advance(done, f"adaptive, {prior}")
-            experiment = comparison.experiment()
-            values = {"prior.kind": prior, "policy.kind": "adaptive", "run.trace": "none"}
-            found = simulate(experiment.with_values(values), engine=engine)
-            rows += _curve("agents", prior, "adaptive", found.risk, found.risk_se)
-    return rows
-
-
-def _limits(comparison: Comparison, plan: AblationSection) -> list[dict[str, object]]:
-    """The larger of what so many bits, and all examples, leave of the risk."""
-    rows = []
-    for prior in _variants(comparison, plan):
-        learned = comparison.experiment().with_values({"prior.kind": prior, "policy.kind": "learned"})
-        limit = np.maximum(physical_limit(learned), light_cone_bound(learned, _BAYES_SAMPLES).value)
-        rows += _curve("limit", prior, "limit", limit, np.zeros_like(limit))
-    return rows
 
 
 def _difference(
