@@ -1,7 +1,7 @@
 """Run one experiment on an engine: batches of prompts, rounds, records, the risk."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +11,18 @@ from jaxtyping import Float, Int
 
 from agents.policies.learned import Learned
 from agents.token import System
+from runner.arguments import check_prompts
 from runner.assembly import check, mixing_for, prior_of, system_of
 from runner.display import Display
 from runner.engine import Engine, Outcome
+from runner.errors import RunFailed
 from runner.experiment import Experiment
+from runner.folders import check_name, new_folder
 from runner.footprint import bytes_per_token_prompt
 from runner.local import LocalEngine
 from runner.memory import available_memory
 from runner.ray_environment import prepare
-from runner.record import TraceWriter, check_room, new_folder, traced_prompts
+from runner.record import TraceWriter, check_room, traced_prompts
 from runner.risk import mean_over_prompts
 from topology.mixing import Mixing
 
@@ -109,7 +112,8 @@ def simulate(
         name: first part of the name of the run's folder.
 
     Raises:
-        UsageErrors: if the experiment cannot be run; before anything starts.
+        UsageErrors: if the experiment, or what was handed in with it, cannot be run; before anything starts.
+        RunFailed: if the disk fills up, or numbers grow beyond all bounds; what was stored until then stays.
 
     Example:
         >>> small = Experiment().with_values({"task.prompts": 200, "task.tokens": 16})
@@ -119,11 +123,13 @@ def simulate(
         >>> simulate(small, graph=nx.cycle_graph(16)).risk.round(2).tolist()[:2]
         [1.0, 0.68]
     """
-    experiment = experiment or Experiment()
+    experiment = Experiment() if experiment is None else experiment
     check(experiment, graph)
+    check_name(name)
     prior, mixing = prior_of(experiment), mixing_for(experiment, graph)
     system = system_of(experiment, prior, mixing, learned)
     prompts = range(experiment.task.prompts) if prompts is None else prompts
+    check_prompts(prompts)
     writer = None
     if out is not None:
         check_room(experiment, Path(out))
@@ -166,7 +172,7 @@ def _play(
     clipped, scalars = np.zeros((2, rounds), dtype=np.int64)
     for number, batch in enumerate(_batches(experiment, prompts)):
         wanted = observer is not None or (writer is not None and bool(traced_prompts(experiment, batch)))
-        for outcome in engine.play(system, mixing, batch, detail=wanted, messages=wanted):
+        for outcome in _finite(engine.play(system, mixing, batch, detail=wanted, messages=wanted)):
             error = outcome.report.error / power
             risk = _mean_over_positions(error)
             first = batch.start - prompts.start
@@ -200,6 +206,20 @@ def _play(
     if writer:
         writer.finish(result.risk, result.risk_se, clipped, seconds, scalars, mixing.tokens * count)
     return result
+
+
+def _finite(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    """The rounds, as long as all numbers in them are finite."""
+    try:
+        for outcome in outcomes:
+            if not np.isfinite(outcome.report.error).all():
+                raise FloatingPointError(f"an estimate of round {outcome.round} is not finite")
+            yield outcome
+    except (FloatingPointError, np.linalg.LinAlgError) as failure:
+        raise RunFailed(
+            f"the simulation failed: {failure}. Its numbers are too large or too small: take a smaller "
+            "policy.step, more label noise, or other weights"
+        ) from failure
 
 
 def _mean_over_positions(error: Float[np.ndarray, "N B"]) -> Float[np.ndarray, " B"]:
