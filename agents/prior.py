@@ -27,6 +27,9 @@ class Prior:
         scales: level of each axis, 1 = coarsest [C].
         branches: node that each atom passes at each level [M, D]; D = 0 without a tree.
 
+    Raises:
+        ValueError: if a number is not finite, or the weights are no probabilities.
+
     Source: THEORY.md section 4.
     """
 
@@ -36,6 +39,15 @@ class Prior:
     axes: Float[np.ndarray, "C d"]
     scales: Int[np.ndarray, " C"]
     branches: Int[np.ndarray, "M D"]
+
+    def __post_init__(self) -> None:
+        for name in ("atoms", "weights", "factor", "axes"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"{name} of a prior must be finite numbers, some are not")
+        if (self.weights < 0).any() or abs(self.weights.sum() - 1) > 1e-9:
+            raise ValueError(
+                f"weights of a prior must be probabilities, theirs sum to {self.weights.sum():g}"
+            )
 
     @property
     def dim(self) -> int:

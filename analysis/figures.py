@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from runner.folders import fresh_file
+
 # P. Okabe and K. Ito, Color universal design (2008).
 POLICY_COLOURS = {
     "adaptive": "#0072B2",
@@ -88,10 +90,16 @@ def risk_against_depth(rows: pd.DataFrame, caption: str) -> Figure:
 
 
 def save(figure: Figure, folder: Path, name: str) -> Path:
-    """Write `name`.png and `name`.svg into a folder; returns the path of the PNG."""
+    """Write `name`.png and `name`.svg into a folder; returns the path of the PNG.
+
+    Raises:
+        RunFailed: if they cannot be written.
+    """
     target = folder / f"{name}.png"
-    figure.savefig(target, dpi=200, facecolor="white")
-    figure.savefig(folder / f"{name}.svg", facecolor="white", metadata={"Date": None})
+    with fresh_file(target) as file:
+        figure.savefig(file, format="png", dpi=200, facecolor="white")
+    with fresh_file(target.with_suffix(".svg")) as file:
+        figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
     return target
 
 

@@ -7,15 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.dataset as ds
 
-from runner.experiment import Experiment
-from runner.record import SCHEMA_VERSION
+from analysis.tables import read_table
+from runner.errors import Unreadable, UsageErrors, shown
+from runner.experiment import Experiment, parse
+from runner.tables import SCHEMA_VERSION, digest_of
+
+_MOST_BYTES = 2**20  # of a manifest, which takes two KiB
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run on disk. Each table is read when it is first asked for.
+    """A run on disk. Each table is read when it is first asked for, and whole.
+
+    Raises:
+        FileNotFoundError: for a table that the run did not store.
+        Unreadable: for one whose files are missing, damaged, changed, not of this run, or do not fit into
+            the memory.
 
     Attributes:
         folder: the run's folder.
@@ -62,24 +70,26 @@ class Run:
         return self._table("timing")
 
     def _table(self, name: str) -> pd.DataFrame:
-        path = self.folder / name
-        if not path.exists():
-            path = self.folder / f"{name}.parquet"
-        if not path.exists():
-            level = self.manifest["experiment"]["run"]["trace"]
+        seals = self.manifest.get("tables", {})
+        table = read_table(self.folder, name, self.experiment.run.rounds, seals.get(name))
+        if table is None:
             raise FileNotFoundError(
-                f'{self.folder} holds no table "{name}": the run was traced with run.trace = "{level}"'
+                f'{self.folder} holds no table "{name}": the run was traced with run.trace = '
+                f'"{self.experiment.run.trace}"'
                 + ("" if self.is_complete else ", and was stopped before its end")
             )
-        return ds.dataset(path, format="parquet").to_table().to_pandas()
+        return table
 
 
 def open_run(path: Path | str) -> Run:
     """Open a run's folder.
 
+    A run that was stopped is opened too, and is not `is_complete`: its tables hold what it came to.
+
     Raises:
         FileNotFoundError: if there is no run.
-        ValueError: if the run was written by a newer schema.
+        Unreadable: a ValueError, if the manifest is damaged, was changed since it was written, or is of a
+            schema or an experiment that this version does not know; it names the file and what is wrong.
 
     Example:
         >>> import tempfile
@@ -92,12 +102,46 @@ def open_run(path: Path | str) -> Run:
     """
     folder = Path(path)
     manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        raise FileNotFoundError(f"no run at {folder}: it has no manifest.json")
-    content = json.loads(manifest.read_text(encoding="utf-8"))
-    if content["schema"] > SCHEMA_VERSION:
-        raise ValueError(
-            f"{folder} has schema {content['schema']}, this tokenfield reads up to {SCHEMA_VERSION}: "
-            "upgrade it"
-        )
+    try:
+        if not manifest.is_file():
+            raise FileNotFoundError(f"no run at {folder}: it has no manifest.json")
+        with manifest.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as failure:
+        raise Unreadable(f"{manifest} cannot be read ({failure.strerror})") from None
+    if len(text) > _MOST_BYTES:
+        raise Unreadable(f"{manifest} is no manifest of a run: it has more than {_MOST_BYTES:,} bytes")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as failure:
+        raise Unreadable(f"{manifest} is damaged: {failure}") from None
+    _check_manifest(manifest, content)
     return Run(folder, content)
+
+
+def _check_manifest(path: Path, content: Any) -> None:
+    """Refuse what no version wrote, what a newer one wrote, and what was changed since."""
+    if not isinstance(content, dict) or type(schema := content.get("schema")) is not int or schema < 1:
+        raise Unreadable(f"{path} is no manifest of a run: it states no schema from 1 to {SCHEMA_VERSION}")
+    if schema > SCHEMA_VERSION:
+        raise Unreadable(
+            f"{path} has schema {shown(schema)}, this tokenfield reads up to {SCHEMA_VERSION}: upgrade it"
+        )
+    if "digest" in content and content["digest"] != digest_of(content):
+        raise Unreadable(f"{path} was changed since it was written: its digest is that of other content")
+    if content.get("status") not in ("running", "stopped", "complete"):
+        given = shown(content.get("status"))
+        raise Unreadable(f'{path} has status {given}; possible: "running", "stopped", "complete"')
+    tables = content.get("tables", {})
+    if not isinstance(tables, dict):
+        raise Unreadable(f"{path} is damaged: tables = {shown(tables)}")
+    experiment = content.get("experiment")
+    try:
+        if not isinstance(experiment, dict):
+            raise Unreadable(f"{path} is damaged: experiment = {shown(experiment)}")
+        parse(Experiment, experiment)
+    except UsageErrors as failure:
+        writer = shown(content.get("code"))
+        raise Unreadable(f"{path}, written by {writer}, states an unknown experiment: {failure}") from None

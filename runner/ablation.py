@@ -33,9 +33,10 @@ from runner.display import Display
 from runner.engine import Engine
 from runner.errors import UsageError, UsageErrors
 from runner.experiment import Experiment
-from runner.folder import new_folder, write_table, write_text
+from runner.folders import new_folder
 from runner.models import job_of, trained_models
 from runner.plan import AblationSection, Comparison
+from runner.tables import write_table, write_text
 from runner.weights import Trained
 
 _TAKEN_APART = 1_000  # prompts

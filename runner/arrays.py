@@ -3,19 +3,23 @@
 import json
 import os
 from collections.abc import Mapping
+from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile, ZipInfo
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 from jaxtyping import Shaped
-from numpy.lib.format import read_array, write_array
+from numpy.lib.format import read_array, read_array_header_1_0, read_magic, write_array
+
+from runner.errors import Unreadable as Unreadable
+from runner.folders import fresh_file
 
 _HEADER = "header"
-
-
-class Unreadable(ValueError):
-    """A file that `write_arrays` did not write, or that was damaged since."""
+_NAMES = "arrays"  # the key of the header that tells which arrays there are
+_SUFFIX = ".npy"
+_KINDS = "biuf"  # truth values, integers, floats
 
 
 def write_arrays(
@@ -25,30 +29,27 @@ def write_arrays(
 
     Args:
         path: of the file; its folder is made.
-        header: what JSON can hold.
-        arrays: by name; no name is "header".
+        header: what JSON can hold; no key is "arrays".
+        arrays: of numbers, by name; no name is "header".
+
+    Raises:
+        RunFailed: if it cannot be written.
 
     Source: numpy.lib.format, version 1.0, without objects.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    text = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-    try:
-        with temporary.open("wb") as file:
-            with ZipFile(file, "w") as archive:
-                for name, array in {_HEADER: text, **arrays}.items():
-                    with archive.open(ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
-                        write_array(entry, np.asarray(array), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    content = json.dumps({**header, _NAMES: sorted(arrays)})
+    text = np.frombuffer(content.encode(), dtype=np.uint8)
+    with fresh_file(path) as file:
+        with ZipFile(file, "w") as archive:
+            for name, array in {_HEADER: text, **arrays}.items():
+                with archive.open(ZipInfo(name + _SUFFIX), "w", force_zip64=True) as entry:
+                    write_array(entry, np.asarray(array), version=(1, 0), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Shaped[np.ndarray, "..."]]]:
-    """Header and arrays of a file.
+    """Header and arrays of a file. Nothing in it takes more memory than the file is long.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -57,12 +58,19 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Shaped[np.ndarray
     arrays = {}
     try:
         with path.open("rb") as file, ZipFile(file) as archive:
-            for name in archive.namelist():
-                with archive.open(name) as entry:
-                    arrays[name.removesuffix(".npy")] = read_array(entry, allow_pickle=False)
+            entries = archive.infolist()
+            _check_sizes(entries, os.fstat(file.fileno()).st_size)
+            for entry in entries:
+                arrays[entry.filename.removesuffix(_SUFFIX)] = _numbers(archive.read(entry))
         header = json.loads(arrays.pop(_HEADER).tobytes())
+        if not isinstance(header, dict):
+            raise ValueError("its header is no table of keys")
+        if header.pop(_NAMES, sorted(arrays)) != sorted(arrays):
+            raise ValueError("arrays are missing, or others are there")
     except FileNotFoundError:
         raise
+    except OSError as failure:
+        raise Unreadable(f"{path} cannot be read ({failure.strerror or failure})") from None
     except Exception as failure:  # zip, zlib, numpy and json each have errors of their own
         raise Unreadable(f"{path} is damaged or not a file of tokenfield ({failure})") from None
     return header, arrays
@@ -70,6 +78,31 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Shaped[np.ndarray
 
 def remove_arrays(path: Path) -> None:
     """Remove a file, and what writers that were killed left of it."""
-    for leftover in path.parent.glob(f"{path.name}.*.tmp"):
+    for leftover in path.parent.glob(f".{path.name}.*.partial"):
         leftover.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
+
+
+def _check_sizes(entries: list[ZipInfo], size: int) -> None:
+    """Refuse an archive that is larger than it looks, or says two things under one name."""
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise ValueError("two arrays have one name")
+    for entry in entries:
+        if entry.compress_type != ZIP_STORED or not entry.filename.endswith(_SUFFIX):
+            raise ValueError(f"{entry.filename[:100]!r} is not an array as tokenfield writes it")
+    if sum(max(entry.file_size, entry.compress_size) for entry in entries) > size:
+        raise ValueError("its arrays are larger than the file")
+
+
+def _numbers(content: bytes) -> Shaped[np.ndarray, "..."]:
+    """The array in the bytes of a .npy file, after its header was found to tell the truth."""
+    stream = BytesIO(content)
+    if read_magic(stream) != (1, 0):
+        raise ValueError("an array of another format")
+    shape, _, dtype = read_array_header_1_0(stream)
+    if dtype.kind not in _KINDS or not dtype.isnative:
+        raise ValueError(f"an array of type {dtype}, which is no number of this machine")
+    if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != len(content) - stream.tell():
+        raise ValueError(f"an array of shape {shape} that holds {len(content) - stream.tell()} bytes")
+    stream.seek(0)
+    return read_array(stream, allow_pickle=False)

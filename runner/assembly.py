@@ -21,9 +21,11 @@ from agents.policies.static import Static, in_turn, open_loop
 from agents.policy import Policy
 from agents.prior import Prior, axes_needed, gaussian, matched_gaussian, tree
 from agents.token import System
+from runner.arguments import check_experiment, check_graph, check_learned
 from runner.errors import UsageError, UsageErrors
 from runner.experiment import Experiment
 from runner.footprint import check_memory
+from runner.memory import available_memory
 from topology.families import FAMILIES, Family, Graph
 from topology.files import read_graph, relabelled
 from topology.mixing import Mixing, mixing_of, weigh
@@ -119,10 +121,12 @@ def graph_of(experiment: Experiment) -> Graph:
             return FAMILIES[section.kind](family_of(experiment))
         if section.path is None:
             raise UsageErrors([UsageError("graph.path", None, 'the path of a graph, for kind = "file"')])
-        graph = read_graph(Path(section.path))
+        graph = read_graph(Path(section.path), available_memory())
     except (OSError, ValueError) as failure:
-        key = "path" if section.kind == "file" else "degree"
-        raise UsageErrors([UsageError(f"graph.{key}", getattr(section, key), str(failure))]) from None
+        if section.kind == "file":
+            possible = f"a .graphml file, or one with two names a line; {failure}"
+            raise UsageErrors([UsageError("graph.path", section.path, possible)]) from None
+        raise UsageErrors([UsageError("graph.degree", section.degree, str(failure))]) from None
     if graph.number_of_nodes() != tokens:
         possible = f"{graph.number_of_nodes()}, the number of nodes in {section.path}"
         raise UsageErrors([UsageError("task.tokens", tokens, possible)])
@@ -143,10 +147,14 @@ def mixing_for(experiment: Experiment, graph: "nx.Graph[Any] | None" = None) -> 
     """
     section = experiment.graph
     if graph is not None:
+        check_graph(graph)
         if graph.number_of_nodes() != experiment.task.tokens:
             possible = f"{graph.number_of_nodes()}, the number of nodes of the graph"
             raise UsageErrors([UsageError("task.tokens", experiment.task.tokens, possible)])
-        mixing = weigh(relabelled(graph), section.mixing)
+        try:
+            mixing = weigh(relabelled(graph), section.mixing)
+        except ValueError as failure:
+            raise UsageErrors([UsageError("graph", graph, f"a graph of plain edges; {failure}")]) from None
     elif section.kind in ("complete", "causal"):
         mixing = mixing_of(section.kind, family_of(experiment), section.mixing)
     else:
@@ -164,16 +172,19 @@ def policy_of(
     """The policy of [policy]; the weights of a learned one are handed in.
 
     Raises:
-        UsageErrors: if the combination of policy and channel is impossible.
+        UsageErrors: if the combination of policy and channel is impossible, or weights do not fit.
     """
     section = experiment.policy
     if section.kind == "learned":
-        if learned is None:
-            raise ValueError("a learned policy needs its weights: hand them in as `learned`")
+        check_learned(learned, prior.dim, experiment.channel.channels)
+        assert learned is not None
         if len(learned.layers) != experiment.run.rounds:
             possible = f"{len(learned.layers)}, the number of layers of the weights that were handed in"
             raise UsageErrors([UsageError("run.rounds", experiment.run.rounds, possible)])
         return learned
+    if learned is not None:
+        possible = '"learned", which runs the weights that were handed in'
+        raise UsageErrors([UsageError("policy.kind", section.kind, possible)])
     channel, label_noise = channel_of(experiment), experiment.task.label_noise
     if section.kind == "gradient":
         if section.step is not None:
@@ -232,6 +243,7 @@ def check(experiment: Experiment, graph: "nx.Graph[Any] | None" = None) -> None:
     Raises:
         UsageErrors: naming the key, what was given, what is possible.
     """
+    check_experiment(experiment)
     check_prior(experiment)
     check_memory(experiment)
     prior = prior_of(experiment)

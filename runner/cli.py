@@ -1,7 +1,6 @@
 """The command line: tokenfield run | resume | train | compare | theory | vectors | check."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,15 +20,17 @@ from runner.console import (
     run_answer,
 )
 from runner.display import Display
-from runner.errors import RunFailed, UsageErrors
+from runner.exits import exit_codes
 from runner.experiment import Experiment
 from runner.facts import facts_of
+from runner.folders import name_of
 from runner.options import (
     AddressOption,
     FileArgument,
     JsonOption,
     OutOption,
     SetOption,
+    check_out,
     engine_for,
     load_file,
     watching,
@@ -49,18 +50,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; a user's mistake ends with exit code 2 and a message, never a traceback."""
-    try:
+    with exit_codes():
         app()
-    except UsageErrors as failure:
-        for error in failure.errors:
-            print(f"tokenfield: {error}", file=sys.stderr)
-        sys.exit(2)
-    except RunFailed as failure:
-        print(f"tokenfield: {failure}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt as stop:
-        print(f"tokenfield: interrupted. {stop}".removesuffix(". "), file=sys.stderr)
-        sys.exit(130)
 
 
 def _show_version(wanted: bool) -> None:
@@ -90,6 +81,7 @@ def run(
     with clean_stdout(as_json) as answer:
         experiment = load_file(file, settings).experiment()
         check(experiment)
+        check_out(out, experiment.policy.kind == "learned")
         check_room(experiment, out)
         display = Display()
         learned = _learned(experiment, out, display) if experiment.policy.kind == "learned" else None
@@ -134,6 +126,7 @@ def train(
     with clean_stdout(as_json) as answer:
         experiment = load_file(file, [*(settings or []), "policy.kind=learned"]).experiment()
         check(experiment)
+        check_out(out, True)
         from runner.evaluation import forward_on_prompts, prompt_risk
         from runner.models import trained_model
 
@@ -172,8 +165,9 @@ def compare(
 
         study = study_of(comparison)
         study.check(comparison)
+        check_out(out, True)
         with engine_for(comparison, address, display) as engine:
-            found = study.run(comparison, engine, out, os.cpu_count() or 1, display, Path(file).stem)
+            found = study.run(comparison, engine, out, os.cpu_count() or 1, display, name_of(file))
         if as_json:
             answer(found.answer())
         else:
@@ -187,7 +181,7 @@ def theory(
     as_json: JsonOption = False,
     out: OutOption = Path("runs"),
     precision: Annotated[
-        int, typer.Option("--precision", min=2, help="Monte-Carlo samples of state evolution.")
+        int, typer.Option("--precision", min=2, max=10**8, help="Monte-Carlo samples of state evolution.")
     ] = 20_000,
     figure: Annotated[bool, typer.Option("--figure", help="Draw how depth follows from structure.")] = False,
 ) -> None:
@@ -195,6 +189,8 @@ def theory(
     with clean_stdout(as_json) as answer:
         experiment = load_file(file, settings).experiment()
         check(experiment)
+        if figure:
+            check_out(out, False)
         from runner.theory import foretell, remarks, rows_of
 
         foretold = foretell(experiment, precision)
@@ -226,7 +222,8 @@ def vectors(
         from runner.vectors import check_vectors, study
 
         check_vectors(experiment)
-        found = study(experiment, out, Display(), Path(file).stem)
+        check_out(out, True)
+        found = study(experiment, out, Display(), name_of(file))
         if as_json:
             answer(found.answer())
             return
@@ -248,6 +245,8 @@ def check_command(
     with clean_stdout(as_json) as answer:
         experiment = load_file(file, settings).experiment()
         check(experiment)
+        if figure:
+            check_out(out, False)
         facts = facts_of(experiment)
         path = None
         if figure:

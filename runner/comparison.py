@@ -21,11 +21,12 @@ from runner.console import print_comparison
 from runner.display import Display
 from runner.engine import Engine
 from runner.experiment import Experiment
-from runner.folder import new_folder, write_table, write_text
+from runner.folders import new_folder
 from runner.models import job_of, trained_models
 from runner.plan import Comparison, PolicyName, Variant
 from runner.risk import mean_over_prompts
 from runner.simulation import Simulation, simulate
+from runner.tables import write_table, write_text
 from runner.weights import Trained
 
 INFINITE = "adaptive, infinite N"  # the policy's name in rows of closed forms

@@ -17,6 +17,7 @@ from runner.experiment import Experiment
 from runner.record import TraceWriter, check_room
 from runner.simulation import Simulation, engine_of, play
 from runner.source import fingerprint
+from runner.tables import digest_of
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -106,6 +107,7 @@ def _read(folder: Path) -> tuple[Experiment, dict[str, Any]]:
         status, code = manifest["status"], manifest["code"]
         course = [*manifest["prompts"], manifest["batch"]]
         sound = {"mixing", "weights"} <= set(manifest) and [type(number) for number in course] == [int] * 3
+        sound &= manifest["digest"] == digest_of(manifest)
     except (OSError, ValueError, TypeError, KeyError, ValidationError):
         sound = False
     if not sound:

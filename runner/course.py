@@ -79,6 +79,6 @@ def going_on(writer: "TraceWriter | None") -> Iterator[None]:
 def _how(writer: "TraceWriter | None") -> str:
     if writer is None:
         return ""
-    with suppress(OSError):  # of a full disk, for example; the manifest then still says "running"
+    with suppress(RunFailed):  # of a full disk, for example; the manifest then still says "running"
         writer.manifest("stopped")
     return f"What was done is kept; go on with: tokenfield resume {writer.folder}"

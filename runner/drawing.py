@@ -10,7 +10,7 @@ from analysis.graph_figure import graph_figure
 from runner.assembly import graph_of, mixing_for
 from runner.errors import UsageError, UsageErrors
 from runner.experiment import Experiment
-from runner.folder import new_folder
+from runner.folders import new_folder
 
 
 def draw_graph(experiment: Experiment, out: Path) -> Path:

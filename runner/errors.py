@@ -2,6 +2,13 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from reprlib import Repr
+
+_MOST_SHOWN = 20  # mistakes in one input that are told
+_LONGEST = 100  # characters of a word that are told, or compared with others
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 2 * _LONGEST
+_SHORT.maxlevel = 3
 
 
 class UsageError(Exception):
@@ -14,7 +21,7 @@ class UsageError(Exception):
 
     def __init__(self, key: str, given: object, possible: str, advice: str = "") -> None:
         self.key, self.given, self.possible, self.advice = key, given, possible, advice
-        text = f"{key} = {given!r} is not possible; possible: {possible}"
+        text = f"{printable(key)} = {shown(given)} is not possible; possible: {possible}"
         super().__init__(text + (f". {advice}" if advice else ""))
 
 
@@ -23,11 +30,46 @@ class UsageErrors(Exception):
 
     def __init__(self, errors: list[UsageError]) -> None:
         self.errors = errors
-        super().__init__("\n".join(str(error) for error in errors))
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        """The mistakes, up to a number that can be read."""
+        told = [str(error) for error in self.errors[:_MOST_SHOWN]]
+        left = len(self.errors) - len(told)
+        return told + ([f"... and {left:,} more"] if left else [])
 
 
 class RunFailed(Exception):
     """A run that was possible but did not come to its end; says why, and what to do."""
+
+
+class Unreadable(ValueError):
+    """A file that tokenfield did not write, or that was damaged since."""
+
+
+def shown(value: object) -> str:
+    """A value as a message tells it: in one line, whatever its size.
+
+    Example:
+        >>> shown("clever"), shown(10**5000), shown([0] * 100)
+        ("'clever'", 'an integer of 16,610 bits', '[0, 0, 0, 0, 0, 0, ...]')
+    """
+    try:
+        text = _SHORT.repr(value)
+        return " ".join(text.split()) if "\n" in text else text
+    except ValueError:  # Python does not write integers of more than 4,300 digits
+        return f"an integer of {value.bit_length():,} bits" if isinstance(value, int) else "a huge value"
+
+
+def printable(text: str) -> str:
+    """Text that a terminal prints and does not obey, cut where it is very long.
+
+    Example:
+        >>> printable("run.\\x1b[31m")
+        'run.\\\\x1b[31m'
+    """
+    plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:_LONGEST])
+    return (plain or '""') + ("..." if len(text) > _LONGEST else "")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -37,5 +79,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
         >>> nearest("bit", ["bits", "clip"])
         'Did you mean bits?'
     """
-    close = get_close_matches(word, list(known), n=1)
+    close = get_close_matches(word[:_LONGEST], list(known), n=1)
     return f"Did you mean {close[0]}?" if close else ""

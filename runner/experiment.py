@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
@@ -14,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 from pydantic.fields import FieldInfo
 
 from runner.errors import UsageError, UsageErrors, nearest
+from runner.toml import read_toml, toml_value
 
 
 class Section(BaseModel):
@@ -173,16 +172,16 @@ def parse(
     Raises:
         UsageErrors: all that is wrong, a line each.
     """
-    merged = deepcopy(dict(content))
+    merged = dict(content)
     for key, value in (overrides or {}).items():
         *tables, name = key.split(".")
         target = merged
         for table in tables:
-            if target.get(table) is None:  # a table that may be left out
-                target[table] = {}
-            target = target[table]
-            if not isinstance(target, dict):
+            inner = target.get(table)
+            if not isinstance(inner, dict | NoneType):
                 raise UsageErrors([UsageError(key, value, f"{table} is a value, not a table of keys")])
+            target[table] = dict(inner or {})  # None: a table that may be left out
+            target = target[table]
         target[name] = value
     try:
         return model.model_validate(merged)
@@ -196,26 +195,17 @@ def load(model: type[Model], path: Path, overrides: Mapping[str, object] | None 
     """Read a TOML file.
 
     Raises:
-        UsageErrors: if the file is missing, not TOML, or asks for something impossible.
+        UsageErrors: if the file is missing, not TOML, larger than any experiment, or asks for something
+            impossible.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageErrors([UsageError("file", str(path), "the path of an experiment file (TOML)")]) from None
-    except (OSError, UnicodeDecodeError) as failure:
-        raise UsageErrors(
-            [UsageError("file", str(path), f"a readable text file in TOML ({failure})")]
-        ) from None
-    except tomllib.TOMLDecodeError as failure:
-        raise UsageErrors([UsageError("file", str(path), f"valid TOML; {failure}")]) from None
-    return parse(model, content, overrides)
+    return parse(model, read_toml(path), overrides)
 
 
 def assignments(settings: Sequence[str]) -> dict[str, object]:
     """Parse `key=value` overrides; a value is TOML, or else a string.
 
     Raises:
-        UsageErrors: if one has no `=`.
+        UsageErrors: if one has no `=`, or a value larger than any of an experiment.
 
     Example:
         >>> assignments(["run.rounds=3", "policy.kind=static"])
@@ -226,10 +216,7 @@ def assignments(settings: Sequence[str]) -> dict[str, object]:
         key, equals, text = setting.partition("=")
         if not equals:
             raise UsageErrors([UsageError("--set", setting, "key=value, for example run.rounds=3")])
-        try:
-            values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[key.strip()] = text
+        values[key.strip()] = toml_value(setting, text)
     return values
 
 

@@ -26,10 +26,11 @@ from runner.console import print_locality
 from runner.display import Display
 from runner.engine import Engine
 from runner.experiment import Experiment
-from runner.folder import new_folder, write_table, write_text
+from runner.folders import new_folder
 from runner.models import trained_model
 from runner.plan import Comparison, LocalitySection, policy_values
 from runner.simulation import Simulation, simulate
+from runner.tables import write_table, write_text
 from topology.reach import reach
 
 _BAYES_SAMPLES = 2_000

@@ -11,6 +11,7 @@ import typer
 from runner.display import Display
 from runner.errors import UsageError, UsageErrors, nearest
 from runner.experiment import Experiment, assignments, load
+from runner.folders import check_folder
 from runner.plan import Comparison
 from runner.simulation import engine_of
 
@@ -33,9 +34,13 @@ def load_file(file: str, settings: list[str] | None) -> Comparison:
         path.name.removesuffix(".toml"): path for path in files("runner").joinpath("presets").iterdir()
     }
     path = Path(file)
-    if not path.exists() and file in presets:
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        exists = False
+    if not exists and file in presets:
         path = Path(str(presets[file]))
-    elif not path.exists():
+    elif not exists:
         raise UsageErrors(
             [
                 UsageError(
@@ -47,6 +52,20 @@ def load_file(file: str, settings: list[str] | None) -> Comparison:
             ]
         )
     return load(Comparison, path, assignments(settings or []))
+
+
+def check_out(out: Path, trains: bool) -> None:
+    """Refuse a folder that cannot be written, before anything is computed for it.
+
+    Args:
+        out: what --out names.
+        trains: whether weights will be kept in it.
+
+    Raises:
+        UsageErrors: saying why it cannot be written.
+    """
+    for folder in (out, out / "weights")[: 1 + trains]:
+        check_folder(folder, "--out")
 
 
 @contextmanager

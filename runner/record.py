@@ -1,14 +1,16 @@
 """A run as a folder: a manifest and Parquet tables, written a round at a time.
 
 Every table is a folder of part files, one for each batch of prompts and round, each put in place when it
-is complete: a run that was stopped is readable up to its last complete round. All tables but `timing`
-hold the same bits on every engine.
+is complete: a run that was stopped is readable up to its last complete round. The manifest of a run that
+is complete seals its tables. All tables but `timing` hold the same bits on every engine.
 """
 
 import json
 import platform
 import shutil
+import subprocess
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +22,27 @@ from runner.course import Course
 from runner.engine import Outcome
 from runner.errors import UsageError, UsageErrors
 from runner.experiment import Experiment
-from runner.folder import git_revision, write_table, write_text
+from runner.folders import check_folder
+from runner.folders import new_folder as new_folder
 from runner.source import fingerprint
+from runner.tables import (
+    GRAPH,
+    IN_PARTS,
+    MESSAGES,
+    PROMPTS,
+    ROUNDS,
+    SCHEMA_VERSION,
+    TIMING,
+    WORKSPACES,
+    Seal,
+    digest_of,
+    part_name,
+)
+from runner.tables import write_table as write_table
+from runner.tables import write_text as write_text
 from topology.mixing import Mixing
 
-SCHEMA_VERSION = 1
 SAMPLED_PROMPTS = 16  # prompts that trace = "sampled" keeps of all
-
-MESSAGES = pa.schema(
-    {
-        "round": pa.int16(),
-        "sender": pa.int32(),
-        "prompt": pa.int32(),
-        "channel": pa.int16(),
-        "code": pa.int16(),
-        "value": pa.float64(),
-        "wire": pa.int64(),
-        "clipped": pa.bool_(),
-        "bits": pa.int16(),
-    }
-)
-WORKSPACES = pa.schema(
-    {
-        "round": pa.int16(),
-        "position": pa.int32(),
-        "prompt": pa.int32(),
-        "error": pa.float64(),
-        "effective": pa.float64(),
-        "estimate": pa.list_(pa.float64()),
-        "correct": pa.list_(pa.bool_()),
-        "entropy": pa.list_(pa.float64()),
-    }
-)
-GRAPH = pa.schema({"receiver": pa.int32(), "sender": pa.int32(), "weight": pa.int64()})
-PROMPTS = pa.schema({"round": pa.int16(), "prompt": pa.int32(), "risk": pa.float64(), "clipped": pa.int64()})
 
 
 def predicted_bytes(experiment: Experiment) -> int:
@@ -68,17 +57,17 @@ def predicted_bytes(experiment: Experiment) -> int:
 
 
 def check_room(experiment: Experiment, folder: Path) -> None:
-    """Refuse a trace that does not fit on the disk.
+    """Refuse a folder that cannot be written, and a trace that does not fit on its disk.
 
     Raises:
         UsageErrors: with the size of the trace and the room there is.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder)
     needed, free = predicted_bytes(experiment), shutil.disk_usage(folder).free
     if needed > free:
         possible = (
-            f"a trace that fits into {free / 2**30:.1f} GiB of free disk; this one takes up to "
-            f"{needed / 2**30:.1f} GiB"
+            f"a trace that fits into {free / 2**30:.3g} GiB of free disk; this one takes up to "
+            f"{needed / 2**30:.3g} GiB"
         )
         advice = 'Set run.trace = "sampled", or name another disk with --out'
         raise UsageErrors([UsageError("run.trace", experiment.run.trace, possible, advice)])
@@ -111,9 +100,10 @@ class TraceWriter:
         self._channel = channel_of(experiment)
         self._bits = self._channel.bits_per_message(codes) // self._channel.channels
         self._mixing = mixing.digest().hex()
+        self._seals: dict[str, Seal] = {}
         self.manifest("running")
         if not mixing.is_shared and experiment.run.trace != "none":
-            write_table(folder / "graph.parquet", _graph(mixing))
+            self._write("graph", folder / "graph.parquet", _graph(mixing))
 
     def manifest(self, status: str) -> None:
         """State what was run, and how far it came."""
@@ -132,6 +122,9 @@ class TraceWriter:
             "numpy": np.__version__,
             "engine": self._engine,
         }
+        if status == "complete":
+            content["tables"] = {name: seal.content() for name, seal in self._seals.items()}
+        content["digest"] = digest_of(content)
         write_text(self.folder / "manifest.json", json.dumps(content, indent=2) + "\n")
 
     def round(self, batch: int, prompts: range, outcome: Outcome, risk: np.ndarray) -> None:
@@ -190,21 +183,28 @@ class TraceWriter:
                 "messages": np.where(np.arange(count) > 0, messages, 0),
                 "clipped": clipped,
             }
-            write_table(self.folder / "rounds.parquet", pa.table(rounds))
-            write_table(
-                self.folder / "timing.parquet",
-                pa.table({"round": np.arange(count), "seconds": seconds}),
-            )
+            clock = {"round": np.arange(count), "seconds": seconds}
+            for name, columns, schema in (("rounds", rounds, ROUNDS), ("timing", clock, TIMING)):
+                self._write(name, self.folder / f"{name}.parquet", pa.table(columns, schema=schema))
         self.manifest("complete")
 
     def _part(
         self, table: str, batch: int, index: int, schema: pa.Schema, columns: Mapping[str, Any]
     ) -> None:
-        target = self.folder / table
-        target.mkdir(exist_ok=True)
-        write_table(
-            target / f"batch-{batch:05d}-round-{index:03d}.parquet", pa.table(dict(columns), schema=schema)
-        )
+        path = self.folder / table / part_name(batch, index)
+        self._write(table, path, pa.table(dict(columns), schema=schema))
+
+    def restore(self, batches: int) -> None:
+        """Seal what an earlier process wrote of the first batches, in the order in which it did."""
+        for table in IN_PARTS:
+            for batch, index in product(range(batches), range(self._experiment.run.rounds + 1)):
+                path = self.folder / table / part_name(batch, index)
+                if path.exists():
+                    self._seals.setdefault(table, Seal()).add(path)
+
+    def _write(self, name: str, path: Path, table: pa.Table) -> None:
+        write_table(path, table)
+        self._seals.setdefault(name, Seal()).add(path)
 
     def _messages(self, outcome: Outcome, kept: range) -> dict[str, Any]:
         sent, count = outcome.sent, len(kept)
@@ -254,3 +254,18 @@ def _graph(mixing: Mixing) -> pa.Table:
     weights = mixing.weights.tocoo()
     columns = {"receiver": weights.row, "sender": weights.col, "weight": weights.data}
     return pa.table(columns, schema=GRAPH)
+
+
+def git_revision() -> str | None:
+    """Revision of the source, if it is a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,7 +1,7 @@
 """Run one experiment on an engine: batches of prompts, rounds, records, the risk."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,14 @@ from jaxtyping import Float, Int
 
 from agents.policies.learned import Learned
 from agents.token import System
+from runner.arguments import check_prompts
 from runner.assembly import check, mixing_for, prior_of, system_of
 from runner.course import Course, going_on, weights_digest
 from runner.display import Display
 from runner.engine import Engine, Outcome
+from runner.errors import RunFailed
 from runner.experiment import Experiment
-from runner.folder import new_folder
+from runner.folders import check_name, new_folder
 from runner.footprint import bytes_per_token_prompt
 from runner.local import LocalEngine
 from runner.memory import available_memory
@@ -112,7 +114,8 @@ def simulate(
         name: first part of the name of the run's folder.
 
     Raises:
-        UsageErrors: if the experiment cannot be run; before anything starts.
+        UsageErrors: if the experiment, or what was handed in with it, cannot be run; before anything starts.
+        RunFailed: if the disk fills up, or numbers grow beyond all bounds; what was stored until then stays.
 
     Example:
         >>> small = Experiment().with_values({"task.prompts": 200, "task.tokens": 16})
@@ -122,11 +125,13 @@ def simulate(
         >>> simulate(small, graph=nx.cycle_graph(16)).risk.round(2).tolist()[:2]
         [1.0, 0.68]
     """
-    experiment = experiment or Experiment()
+    experiment = Experiment() if experiment is None else experiment
     check(experiment, graph)
+    check_name(name)
     prior, mixing = prior_of(experiment), mixing_for(experiment, graph)
     system = system_of(experiment, prior, mixing, learned)
     prompts = range(experiment.task.prompts) if prompts is None else prompts
+    check_prompts(prompts)
     course = Course(prompts, batch_size(experiment), weights_digest(learned))
     if out is not None:
         check_room(experiment, Path(out))
@@ -173,6 +178,7 @@ def play(
     with going_on(writer):
         if writer:
             totals.load(writer.folder)
+            writer.restore(totals.batches)
         for batch in course.batches(totals.prompts):
             _play_batch(experiment, system, mixing, engine, batch, totals, writer, observer, on_round)
             totals.end_batch(len(batch))
@@ -213,7 +219,7 @@ def _play_batch(
 ) -> None:
     wanted = observer is not None or (writer is not None and bool(traced_prompts(experiment, batch)))
     power = system.prior.power()
-    for outcome in engine.play(system, mixing, batch, detail=wanted, messages=wanted):
+    for outcome in _finite(engine.play(system, mixing, batch, detail=wanted, messages=wanted)):
         risk = totals.add(outcome, outcome.report.error / power)
         if writer:
             writer.round(totals.batches, batch, outcome, risk)
@@ -221,6 +227,20 @@ def _play_batch(
             observer(batch, outcome)
         if on_round:
             on_round(batch, outcome.round)
+
+
+def _finite(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    """The rounds, as long as all numbers in them are finite."""
+    try:
+        for outcome in outcomes:
+            if not np.isfinite(outcome.report.error).all():
+                raise FloatingPointError(f"an estimate of round {outcome.round} is not finite")
+            yield outcome
+    except (FloatingPointError, np.linalg.LinAlgError) as failure:
+        raise RunFailed(
+            f"the simulation failed: {failure}. Its numbers are too large or too small: take a smaller "
+            "policy.step, more label noise, or other weights"
+        ) from failure
 
 
 def batch_size(experiment: Experiment) -> int:

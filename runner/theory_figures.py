@@ -10,7 +10,7 @@ from analysis.structure import depth_needed, gain_of_adaptivity, pooled_failure
 from analysis.structure_figures import depth_against_structure, gain_against_structure, pooled_against_tokens
 from runner.display import Display
 from runner.experiment import Experiment
-from runner.folder import new_folder
+from runner.folders import new_folder
 
 _LEVEL = 0.1  # risk that the figure of depth asks for
 

@@ -25,8 +25,9 @@ from runner.assembly import mixing_for, prior_of, system_of
 from runner.display import Display
 from runner.errors import UsageError, UsageErrors
 from runner.experiment import Experiment
-from runner.folder import new_folder, write_table, write_text
+from runner.folders import new_folder
 from runner.models import trained_model
+from runner.tables import write_table, write_text
 
 _FEWEST = 40  # prompts; half of them fit the probes
 
