@@ -92,7 +92,7 @@ class Played(NamedTuple):
 def transformer_plays(setting: Experiment, weights: Learned, prompts: range) -> Played:
     """The torch module on the examples and the transmitter noise of the simulation."""
     prior, count = prior_of(setting), setting.task.tokens
-    place = take_place(system_of(setting, prior, mixing_for(setting), weights), np.arange(count), prompts)
+    place = take_place(system_of(setting, prior, mixing_for(setting)), np.arange(count), prompts)
     noise = [
         [normals(SEED, Purpose.CHANNEL, prompts, 1, position, round).T for position in range(count)]
         for round in range(1, setting.run.rounds + 1)
