@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import run
+
+from tests.commands import run
 
 ROOT = Path(__file__).parents[1]
 FAST = ["--set", "task.prompts=50", "--set", "run.engine=local"]

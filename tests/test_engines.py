@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from test_policies import random_transformer
 
 from runner.engine import Engine
 from runner.errors import UsageErrors
 from runner.experiment import Experiment
 from runner.local import LocalEngine
 from runner.simulation import Simulation, simulate
+from tests.test_policies import random_transformer
 from topology.families import FAMILIES
 
 if TYPE_CHECKING:

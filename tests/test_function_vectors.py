@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
-from test_policies import BASE, VARIANTS, random_transformer
-from test_transformer import random_model
 
 from agents.interventions import Change, Intervened, Patch, Steer
 from agents.prior import draw_latent, gaussian, tree
@@ -42,6 +40,8 @@ from runner.workspaces import (
     asked_codes,
     directions_of,
 )
+from tests.test_policies import BASE, VARIANTS, random_transformer
+from tests.test_transformer import random_model
 from topology.mixing import Mixing
 
 if TYPE_CHECKING:

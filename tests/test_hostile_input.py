@@ -22,7 +22,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from commands import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.format import write_array, write_array_header_1_0
@@ -36,6 +35,7 @@ from runner.experiment import Experiment, load
 from runner.plan import Comparison
 from runner.simulation import Simulation, simulate
 from runner.tables import digest_of, part_name
+from tests.commands import run
 from topology.files import read_graph
 
 SMALL = Experiment().with_values(

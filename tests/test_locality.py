@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_policies import leaves, random_transformer
 
 from agents.prior import draw_latent
 from agents.prompt import draw_tokens
@@ -21,6 +20,7 @@ from runner.evaluation import forward_on_prompts
 from runner.experiment import Experiment
 from runner.local import LocalEngine
 from runner.simulation import simulate
+from tests.test_policies import leaves, random_transformer
 from topology.families import FAMILIES
 from topology.mixing import Mixing
 

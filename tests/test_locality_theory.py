@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from commands import run
 from scipy.stats import norm
 
 from analysis.bounds import light_cone_bound
@@ -16,6 +15,7 @@ from runner.assembly import mixing_for, turns_of
 from runner.experiment import Experiment, load
 from runner.plan import Comparison
 from runner.simulation import simulate
+from tests.commands import run
 from topology.families import FAMILIES
 
 REFERENCE = Experiment().with_values(

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import run
 
 from analysis.bounds import physical_limit
 from runner.display import Display
@@ -14,6 +13,7 @@ from runner.plan import Comparison
 from runner.simulation import simulate
 from runner.theory import foretell, is_ordered
 from runner.theory_figures import draw_figures
+from tests.commands import run
 
 DEMO = Experiment().with_values({"channel.noise": 1.0, "channel.bits": 16, "run.rounds": 3})
 SYSTEMS: dict[str, dict[str, object]] = {

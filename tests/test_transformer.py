@@ -1,5 +1,8 @@
 """The trained transformer and the message-passing tokens are one computation, and training is repeatable."""
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -18,6 +21,8 @@ from agents.transformer import Architecture, Transformer, export, transmit
 from runner.training import Job, Recipe, Trained, train, train_all
 from runner.weights import cache_key, load_cached, save_cached
 from topology.mixing import Mixing, everyone, past
+
+ROOT = Path(__file__).parents[1]
 
 TOKENS, PROMPTS, SEED = 6, range(40, 60), 5
 PRIOR = tree(2, 2, 0.8, 3)
@@ -237,17 +242,31 @@ def test_the_cache_key_hangs_on_each_ingredient(change: dict[str, Any]) -> None:
     assert cache_key(*TINY._replace(**change)) != cache_key(*TINY)
 
 
-def test_the_cache_key_hangs_on_torch_and_on_the_code(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "other"), [("torch.__version__", "0"), ("runner.weights.TRAINING_VERSION", 0)]
+)
+def test_the_cache_key_hangs_on_torch_and_on_the_version_of_training(
+    name: str, other: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = cache_key(*TINY)
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "__version__", "0")
-        assert cache_key(*TINY) != before
-    source = tmp_path / "transformer.py"
-    source.write_text("another forward pass")
-    monkeypatch.setattr("runner.weights._SOURCES", [source])
+    monkeypatch.setattr(name, other)
     assert cache_key(*TINY) != before
+
+
+def test_the_text_of_the_source_changes_no_cache_key(tmp_path: Path) -> None:
+    """Half an hour of training is not thrown away for a better docstring."""
+    program = "from runner.weights import cache_key; from tests.golden import TRAININGS as jobs; "
+    program += "print(cache_key(*jobs['looped']))"
+    for package in ("agents", "topology", "runner", "analysis", "tests"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in [path for package in ("agents", "runner") for path in (tmp_path / package).rglob("*.py")]:
+        path.write_text(path.read_text() + "\n# a comment that says more\n")
+    command = [sys.executable, "-c", program]
+    found = [
+        subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+        for folder in (ROOT, tmp_path)
+    ]
+    assert found[0] == found[1] != ""
 
 
 def test_weights_come_back_from_the_cache(tmp_path: Path) -> None:

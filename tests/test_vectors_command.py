@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import run
 
 from analysis.verdict import vectors_sentence
+from tests.commands import run
 
 
 def test_the_study_has_its_tables_figures_and_sentence(

@@ -6,18 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from runner.arrays import Unreadable, read_arrays, write_arrays
 from runner.unconstrained.design import Job
 from runner.unconstrained.training import Trained
+from runner.weights import code_version
 
-_HERE = Path(__file__)
-_SOURCES = [
-    *sorted(_HERE.parent.glob("*.py")),
-    _HERE.parents[1] / "weights.py",  # the schedule is there
-    _HERE.parents[1] / "training" / "prompts.py",
-]
 _HEARS = "hears"  # name of the graph among the arrays; no weight of "masked softmax" has it
 _OTHER = {
     "experiment": "another experiment (prior, label noise, number of tokens or graph)",
@@ -31,7 +25,7 @@ class WeightsRefused(ValueError):
 
 
 def identity(job: Job) -> dict[str, Any]:
-    """What determines the weights, in what JSON can hold: task and code as hashes, the design by name.
+    """What determines the weights, in what JSON can hold: the task as a hash, the design by name.
 
     Example:
         >>> from agents.prior import gaussian
@@ -46,11 +40,10 @@ def identity(job: Job) -> dict[str, Any]:
         exact = np.ascontiguousarray(array, dtype=np.float64)
         task.update(repr(exact.shape).encode() + exact.tobytes())
     task.update(repr([float(job.label_noise), job.tokens]).encode())
-    code = [torch.__version__, torch.cuda.is_available(), *(path.read_text() for path in _SOURCES)]
     return {
         "experiment": task.hexdigest()[:16],
         "design": asdict(job.design),
-        "code": hashlib.sha256(repr(code).encode()).hexdigest()[:16],
+        "code": code_version(),
     }
 
 

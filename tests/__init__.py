@@ -1,0 +1,1 @@
+"""Tests: claims that every change must keep."""
