@@ -1,4 +1,4 @@
-"""The bound on a message: K integers of b bits, whatever the policy wanted to say."""
+"""Messages: what a token sends, the bound on it (K integers of b bits), and the field that it hears."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -83,3 +83,37 @@ class Channel:
             19
         """
         return self.channels * (self.bits + (codes - 1).bit_length())
+
+
+class Message(NamedTuple):
+    """What a token would like to say: K values, and the code each is about.
+
+    Attributes:
+        codes: index into the policy's codebook [n, K, B]; what the token will hear is about these.
+        values: unbounded real values, which the channel will bound [n, K, B].
+        spoken: which scalars are sent; a token that has nothing to say about a code may still ask for
+            it. None if all are sent [n, K, B].
+    """
+
+    codes: Integer[np.ndarray, "n K B"]
+    values: Float[np.ndarray, "n K B"]
+    spoken: Bool[np.ndarray, "n K B"] | None = None
+
+
+class Field(NamedTuple):
+    """What a token hears on the codes it asked: the mean over the neighbours that sent the same code.
+
+    Attributes:
+        codes: the codes it asked [n, K, B].
+        values: weighted means [n, K, B].
+        effective: effective number of tokens averaged, (sum a)^2 / sum a^2, 0 if none [n, K, B].
+        around: effective number of tokens that spoke at all, whatever about [n, B].
+        relayed: variance of the channel's noise in a mean, in units of one message's share of it; None if
+            nobody passed on what he had heard himself, which is 1 [n, K, B].
+    """
+
+    codes: Integer[np.ndarray, "n K B"]
+    values: Float[np.ndarray, "n K B"]
+    effective: Float[np.ndarray, "n K B"]
+    around: Float[np.ndarray, "n B"]
+    relayed: Float[np.ndarray, "n K B"] | None = None

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from agents.prior import Prior, draw_latent, matched_gaussian
-from agents.prompt import draw_tokens
+from agents.task import draw_tokens
 from analysis.theory.linear_attention import anisotropic_layer
 from runner.assembly import prior_of
 from runner.experiment import Experiment

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from agents.token import System
+from agents.step import System
 from analysis.curves import GREY, drawing
 from topology.mixing import Mixing
 

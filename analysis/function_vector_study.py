@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from agents.interventions import Change, Patch, Steer
+from agents.policies.intervened import Change, Patch, Steer
 from agents.prior import draw_latent
-from agents.token import System
-from agents.transformer import Transformer
+from agents.step import System
+from agents.transformer.model import Transformer
 from analysis.function_vectors import (
     alignment,
     nearest_atoms,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from agents.transformer import export
+from agents.transformer.export import export
 from analysis.ablation import FULL
 from analysis.ablation_figures import risk_by_ablation
 from analysis.claims import verdicts

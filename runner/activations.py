@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from agents.channel import Channel
-from agents.draws import Purpose, normals
-from agents.interventions import Change
+from agents.policies.intervened import Change
 from agents.policies.learned import NORM_FLOOR
-from agents.token import System, take_place
-from agents.transformer import Transformer
+from agents.rng import Purpose, normals
+from agents.step import System, take_place
+from agents.transformer.model import Transformer
 from runner.workspaces import Activations
 from topology.mixing import Mixing
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from agents.transformer import export
+from agents.transformer.export import export
 from runner.assembly import prior_of
 from runner.engine import Engine, Outcome
 from runner.evaluation import forward_on_prompts, prompt_risk

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agents.belief import Inference
 from agents.channel import Channel
 from agents.codebook import Codebook, pooled, principal
+from agents.inference.posterior import Inference
 from agents.policies.adaptive import Adaptive
+from agents.policies.base import Policy
 from agents.policies.flood import Flood, root
 from agents.policies.gossip import Gossip, Unasked
 from agents.policies.gradient import Gradient, step_length
 from agents.policies.learned import Learned
 from agents.policies.static import Static, in_turn, open_loop
-from agents.policy import Policy
 from agents.prior import Prior, axes_needed, gaussian, matched_gaussian, tree
-from agents.token import System
+from agents.step import System
 from runner.arguments import check_experiment, check_graph, check_learned
 from runner.errors import UsageError, UsageErrors
 from runner.experiment import Experiment
 from runner.footprint import check_memory
 from runner.memory import available_memory
 from topology.families import FAMILIES, Family, Graph
-from topology.files import read_graph, relabelled
+from topology.io import read_graph, relabelled
 from topology.mixing import Mixing, mixing_of, weigh
 
 if TYPE_CHECKING:

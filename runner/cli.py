@@ -264,7 +264,7 @@ def check_command(
 
 def _learned(experiment: Experiment, out: Path, display: Display) -> Any:
     """Weights for a learned policy, trained if the cache has none; torch is imported only here."""
-    from agents.transformer import export
+    from agents.transformer.export import export
     from runner.models import trained_model
 
     return export(trained_model(experiment, out / "weights", display).model())

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 
-from agents.token import Place, Sent, Step, System, Tally, step, take_place
+from agents.step import Place, Sent, Step, System, Tally, step, take_place
 from runner.engine import Outcome, join_reports, join_sent, tally_blocks
 from runner.errors import RunFailed, UsageError, UsageErrors
 from runner.guard import PACKAGES
 from runner.memory import available_memory
 from runner.source import fingerprint, folder_of
-from topology.placement import blocks
+from topology.partition import blocks
 
 if TYPE_CHECKING:  # a token actor loads neither the display nor networkx
     from runner.display import Display

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from agents.token import Detail, Report, Sent, System, Tally
+from agents.step import Detail, Report, Sent, System, Tally
 
 if TYPE_CHECKING:
     from topology.mixing import Mixing

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.draws import Purpose, normals
 from agents.prior import draw_latent
-from agents.prompt import draw_tokens
-from agents.transformer import Transformer
+from agents.rng import Purpose, normals
+from agents.task import draw_tokens
+from agents.transformer.model import Transformer
 from runner.assembly import prior_of
 from runner.experiment import Experiment
 from runner.models import job_of

@@ -13,8 +13,8 @@ from runner.assembly import (
 from runner.experiment import Experiment
 from runner.footprint import bytes_per_token_prompt
 from runner.record import predicted_bytes
+from topology.metrics import light_cones, reach, spectrum
 from topology.mixing import Mixing
-from topology.reach import light_cones, reach, spectrum
 
 _LARGEST_GRAPH = 2000  # up to so many tokens diameter and spectrum are computed
 

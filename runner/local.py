@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from agents.token import Sent, System, Tally, step, take_place
+from agents.step import Sent, System, Tally, step, take_place
 from runner.engine import Outcome, join_reports, join_sent, tally_blocks
 from topology.mixing import Mixing
-from topology.placement import blocks
+from topology.partition import blocks
 
 _CACHED = 4096  # token-prompts whose workspaces stay in a processor's cache
 

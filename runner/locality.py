@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from agents.transformer import export
+from agents.transformer.export import export
 from analysis.bounds import light_cone_bound
 from analysis.figures import save
 from analysis.locality_figures import bottleneck, locality_depth_diagram, risk_against_context
@@ -31,7 +31,7 @@ from runner.models import trained_model
 from runner.plan import Comparison, LocalitySection, policy_values
 from runner.simulation import Simulation, simulate
 from runner.tables import write_table, write_text
-from topology.reach import reach
+from topology.metrics import reach
 
 _BAYES_SAMPLES = 2_000
 _EACH_POSITION = 10  # times as many samples where every position has a risk of its own

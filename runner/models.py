@@ -8,7 +8,7 @@ from typing import Literal
 
 from agents.channel import Channel
 from agents.prior import Prior
-from agents.transformer import Architecture
+from agents.transformer.model import Architecture
 from runner.arrays import Unreadable
 from runner.assembly import channel_of, mixing_for, prior_of
 from runner.display import Display

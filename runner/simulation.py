@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from agents.policies.learned import Learned
-from agents.token import System
+from agents.step import System
 from runner.arguments import check_prompts
 from runner.assembly import check, mixing_for, prior_of, system_of
 from runner.course import Course, going_on, weights_digest

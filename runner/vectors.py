@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from agents.transformer import export
+from agents.transformer.export import export
 from analysis.figures import save
 from analysis.function_vector_figures import (
     caption_of,

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from agents.channel import Channel
 from agents.prior import Prior
-from agents.transformer import Architecture, Transformer
+from agents.transformer.model import Architecture, Transformer
 from runner.arrays import read_arrays, write_arrays
 
 # Raised by every change after which the same job gives other weights, and by no other: trained weights are

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from agents.codebook import Codebook
-from agents.interventions import Change, Intervened
-from agents.ordered import affine, dot
+from agents.policies.intervened import Change, Intervened
 from agents.policies.learned import NORM_FLOOR, Learned
-from agents.token import System, step, take_place
+from agents.reductions import affine, dot
+from agents.step import System, step, take_place
 from runner.engine import Engine, tally_blocks
 from runner.local import LocalEngine
 from topology.mixing import Mixing

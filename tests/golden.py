@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from agents.channel import Channel
 from agents.policies.learned import Affine, Layer, Learned
 from agents.prior import tree
-from agents.transformer import Architecture
+from agents.transformer.model import Architecture
 from analysis.prediction import foreseen
 from runner.engine import Engine
 from runner.experiment import Experiment

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from agents.transformer import Architecture, Transformer
+from agents.transformer.model import Architecture, Transformer
 from analysis.ablation import gaps, medians, predicted
 from analysis.ablation_figures import risk_by_ablation
 from analysis.claims import verdicts

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from agents.ordered import fold
+from agents.reductions import fold
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("agents", "topology", "runner", "analysis")
@@ -19,15 +19,15 @@ SAYS_NOTHING = {"utils", "util", "helpers", "core", "manager", "common", "misc"}
 
 # The importer of each violation, what it would import, and how the name of its contract ends.
 VIOLATIONS = [
-    ("agents/token.py", "topology.mixing", "which runs agents on a topology"),
+    ("agents/step.py", "topology.mixing", "which runs agents on a topology"),
     ("topology/mixing.py", "agents.prior", "which runs agents on a topology"),
-    ("agents/token.py", "runner.guard", "which runs agents on a topology"),
+    ("agents/step.py", "runner.guard", "which runs agents on a topology"),
     ("runner/guard.py", "analysis", "which runs agents on a topology"),
     ("runner/simulation.py", "runner.comparison", "called by the command line"),
     ("runner/guard.py", "ray", "the Ray engine and the sweep alone"),
     ("runner/guard.py", "torch", "training, evaluation, weights alone"),
     ("agents/policies/learned.py", "torch.nn", "training, evaluation, weights alone"),
-    ("analysis/theory/violation.py", "agents.belief", "never an agent or a run"),
+    ("analysis/theory/violation.py", "agents.inference.posterior", "never an agent or a run"),
     ("analysis/theory/violation.py", "agents.policies.static", "never an agent or a run"),
     ("analysis/theory/violation.py", "runner.guard", "never an agent or a run"),
 ]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from agents.belief import Inference
+from agents.channel import Field
 from agents.codebook import pooled, principal
-from agents.policy import Field
+from agents.inference.posterior import Inference
 from agents.prior import Prior, gaussian, matched_gaussian, tree
 
 SIGMA, CHANNEL, N = 0.3, 0.5, 20.0

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from agents.belief import Inference
 from agents.channel import Channel
 from agents.codebook import principal
-from agents.compilation import Compiled, Precision, compile_policy
-from agents.compilation.splines import interpolation_error, knots_for
-from agents.draws import Purpose, normals
+from agents.inference.posterior import Inference
 from agents.policies.adaptive import Adaptive
 from agents.policies.learned import Learned
 from agents.prior import Prior, matched_gaussian, tree
-from agents.token import take_place
-from agents.transformer import Architecture, Transformer
+from agents.rng import Purpose, normals
+from agents.step import take_place
+from agents.transformer.compiler import Compiled, Precision, compile_policy
+from agents.transformer.compiler.splines import interpolation_error, knots_for
+from agents.transformer.model import Architecture, Transformer
 from runner.assembly import channel_of, mixing_for, policy_of, prior_of, system_of
 from runner.engine import Outcome
 from runner.experiment import Experiment

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agents.interventions import Change, Intervened, Patch, Steer
+from agents.policies.intervened import Change, Intervened, Patch, Steer
 from agents.prior import draw_latent, gaussian, tree
-from agents.token import System
-from agents.transformer import Architecture, Transformer, export
+from agents.step import System
+from agents.transformer.export import export
+from agents.transformer.model import Architecture, Transformer
 from analysis.function_vector_figures import (
     caption_of,
     patching_map,
@@ -214,7 +215,7 @@ def test_a_patch_at_the_last_layer_gives_the_donors_answer(name: str) -> None:
 
 def test_a_patch_goes_on_with_the_prompts_own_tokens() -> None:
     """By the protocol's own calls: the donors' workspaces, then emit with the receiver's tokens."""
-    from agents.token import Sent, step, take_place
+    from agents.step import Sent, step, take_place
     from runner.engine import tally_blocks
 
     system, mixing = assembled("learned")

@@ -13,9 +13,9 @@ from runner.experiment import Experiment
 from runner.local import LocalEngine
 from runner.simulation import simulate
 from topology.families import FAMILIES, Family, barbell, grid, ring, tree
-from topology.files import read_graph
+from topology.io import read_graph
+from topology.metrics import light_cone, reach
 from topology.mixing import Mixing, everyone, metropolis, uniform, weigh
-from topology.reach import light_cone, reach
 
 SPARSE = ["ring", "path", "grid", "small_world", "random_regular", "erdos_renyi", "star", "tree", "barbell"]
 SMALL = Experiment().with_values(
@@ -110,7 +110,7 @@ def test_a_large_graph_has_the_spectrum_of_dense_algebra(kind: str, monkeypatch:
     graph = FAMILIES[kind](Family(40))
     mixing = metropolis(graph)
     dense = reach(graph, mixing)
-    monkeypatch.setattr("topology.reach._DENSE", 10)
+    monkeypatch.setattr("topology.metrics._DENSE", 10)
     assert reach(graph, mixing).gap == pytest.approx(dense.gap, abs=1e-8)
 
 

@@ -36,7 +36,7 @@ from runner.plan import Comparison
 from runner.simulation import Simulation, simulate
 from runner.tables import digest_of, part_name
 from tests.commands import run
-from topology.files import read_graph
+from topology.io import read_graph
 
 SMALL = Experiment().with_values(
     {"task.tokens": 4, "task.prompts": 12, "run.rounds": 2, "run.trace": "full", "graph.kind": "ring",

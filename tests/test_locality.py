@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from agents.prior import draw_latent
-from agents.prompt import draw_tokens
-from agents.token import Place, Sent, System, Tally, step, take_place
-from agents.transformer import Architecture, Transformer, export
+from agents.step import Place, Sent, System, Tally, step, take_place
+from agents.task import draw_tokens
+from agents.transformer.export import export
+from agents.transformer.model import Architecture, Transformer
 from runner.assembly import graph_of, mixing_for, prior_of, system_of
 from runner.errors import UsageErrors
 from runner.evaluation import forward_on_prompts

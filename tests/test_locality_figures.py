@@ -18,8 +18,8 @@ from analysis.figures import save
 from analysis.graph_figure import graph_figure, layout
 from analysis.locality_figures import bottleneck, locality_depth_diagram, risk_against_context, short
 from topology.families import FAMILIES, Family, Graph
+from topology.metrics import Reach, reach
 from topology.mixing import everyone, uniform, weigh
-from topology.reach import Reach, reach
 
 CAPTION = "N = 64, D = 3, ρ = 0.8, σ = 0.1, K = 1, b = 16 bits, c = 8, τ = 0; " * 3
 KINDS = ["complete", "random_regular", "small_world", "grid", "ring", "star", "barbell", "path"]

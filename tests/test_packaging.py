@@ -76,9 +76,9 @@ def test_importing_agents_loads_neither_torch_nor_ray_nor_networkx(tmp_path: Pat
     program = """
 import importlib, pkgutil, sys, agents
 for module in pkgutil.walk_packages(agents.__path__, "agents."):
-    if module.name != "agents.transformer":
+    if module.name not in ("agents.transformer.model", "agents.transformer.export"):
         importlib.import_module(module.name)
-assert "agents.token" in sys.modules
+assert "agents.step" in sys.modules
 print([name for name in ("torch", "ray", "networkx", "pandas", "scipy") if name in sys.modules])
 """
     done = outside(tmp_path, "-c", program, path=ROOT)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from agents.policies.base import Policy
 from agents.policies.learned import Affine, Layer, Learned
-from agents.policy import Policy
 from agents.prior import draw_latent
-from agents.token import System, Tally, step, take_place
+from agents.step import System, Tally, step, take_place
 from runner.assembly import mixing_for, prior_of, system_of
 from runner.experiment import Experiment
 from runner.local import LocalEngine

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.transformer import Architecture, Transformer, export
+from agents.transformer.export import export
+from agents.transformer.model import Architecture, Transformer
 from analysis import open_run
 from runner import Experiment, resume, simulate
 from runner.arrays import read_arrays, write_arrays

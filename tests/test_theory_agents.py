@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from agents.belief import Inference
-from agents.channel import Channel
+from agents.channel import Channel, Field
 from agents.codebook import pooled, principal
+from agents.inference.posterior import Inference
 from agents.policies.adaptive import Adaptive
 from agents.policies.static import Static, in_turn
-from agents.policy import Field
 from agents.prior import matched_gaussian, tree
-from agents.token import System, Tally, step, take_place
+from agents.step import System, Tally, step, take_place
 from analysis.theory.evolution import Setting, evolve, extend
 from analysis.theory.posterior import condition, start
 from topology.mixing import everyone

@@ -20,8 +20,8 @@ from analysis.theory.light_cone import light_cone_limit
 from analysis.theory.locality import evolve_on_graph, predicted_depth
 from analysis.theory.relays import GaussianRelay, WeightedRelay, Wire
 from topology.families import FAMILIES, Family
+from topology.metrics import light_cones, reach
 from topology.mixing import everyone, mixing_of, uniform
-from topology.reach import light_cones, reach
 
 FALSE_ALARM = 1e-3
 GRAPHS = [("ring", "uniform"), ("path", "uniform"), ("star", "metropolis"), ("star", "uniform")]

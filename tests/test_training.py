@@ -18,7 +18,7 @@ from scipy.stats import ks_2samp, norm
 
 from agents.channel import Channel
 from agents.prior import tree
-from agents.transformer import Architecture, Transformer
+from agents.transformer.model import Architecture, Transformer
 from runner.arrays import Unreadable, read_arrays, write_arrays
 from runner.display import Display
 from runner.errors import RunFailed, UsageErrors

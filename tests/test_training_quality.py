@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from agents.channel import Channel
-from agents.draws import Purpose, normals
 from agents.prior import draw_latent, tree
-from agents.prompt import draw_tokens
-from agents.transformer import Architecture
+from agents.rng import Purpose, normals
+from agents.task import draw_tokens
+from agents.transformer.model import Architecture
 from runner.training import Job, Trained, train_all
 from runner.weights import recipe_for
 

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from agents.channel import Channel
-from agents.draws import Purpose, normals
 from agents.prior import gaussian, tree
-from agents.token import Place, System, Tally, step, take_place
-from agents.transformer import Architecture, Transformer, export, transmit
+from agents.rng import Purpose, normals
+from agents.step import Place, System, Tally, step, take_place
+from agents.transformer.export import export
+from agents.transformer.model import Architecture, Transformer, transmit
 from runner.training import Job, Recipe, Trained, train, train_all
 from runner.weights import cache_key, load_cached, save_cached
 from topology.mixing import Mixing, everyone, past

@@ -16,7 +16,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from agents.prior import draw_latent, gaussian
-from agents.prompt import draw_tokens
+from agents.task import draw_tokens
 from analysis.baselines import baseline_risk
 from runner.arrays import read_arrays, write_arrays
 from runner.assembly import prior_of

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Integer
 
-from agents.belief import Belief
+from agents.inference.posterior import Belief
 from agents.policies.bayesian import Bayesian
 
 _TIE = 1e-9  # posterior variances closer than this share of the prior power count as equal

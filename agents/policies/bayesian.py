@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Integer
 
-from agents.belief import Belief, Inference
-from agents.ordered import components, dot
-from agents.policy import Field, Message
-from agents.prompt import TokenView
+from agents.channel import Field, Message
+from agents.inference.posterior import Belief, Inference
+from agents.reductions import components, dot
+from agents.task import TokenView
 
 
 class Workspace(NamedTuple):

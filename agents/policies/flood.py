@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from agents.ordered import dot
-from agents.policy import Field, Message
-from agents.prompt import TokenView
+from agents.channel import Field, Message
+from agents.reductions import dot
+from agents.task import TokenView
 
 _NEGLIGIBLE = 1e-12  # eigenvalues below this share of the largest are rounding
 

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Integer
 
-from agents.belief import Belief
+from agents.channel import Field, Message
+from agents.inference.posterior import Belief
 from agents.policies.adaptive import Adaptive, widest
 from agents.policies.bayesian import Bayesian, Workspace
-from agents.policy import Field, Message
-from agents.prompt import TokenView
+from agents.task import TokenView
 
 
 class Averaging(NamedTuple):

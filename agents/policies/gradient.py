@@ -6,9 +6,9 @@ from math import log, sqrt
 import numpy as np
 from jaxtyping import Float
 
-from agents.ordered import dot
-from agents.policy import Field, Message
-from agents.prompt import TokenView
+from agents.channel import Field, Message
+from agents.reductions import dot
+from agents.task import TokenView
 
 _UNSTABLE = 1e-4  # chance that a token's input is too long for the default step
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from agents.ordered import affine, dot
-from agents.policy import Field, Message
-from agents.prompt import TokenView
+from agents.channel import Field, Message
+from agents.reductions import affine, dot
+from agents.task import TokenView
 
 NORM_FLOOR = 1e-12  # added to |v|^2 when a query is normalised, here and in the torch module
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Integer
 
-from agents.belief import Belief, Inference
+from agents.channel import Field
+from agents.inference.posterior import Belief, Inference
 from agents.policies.bayesian import Bayesian
-from agents.policy import Field
 
 Schedule = tuple[tuple[int, ...], ...]
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from agents.prior import Prior
 from analysis.theory.bayes import bayes_limit
 from topology.families import Graph
-from topology.reach import light_cones
+from topology.metrics import light_cones
 
 Array = np.ndarray
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from agents.channel import Channel
 from agents.prior import Prior
-from agents.transformer import Architecture
+from agents.transformer.model import Architecture
 from runner.training.checkpoint import SAVE_SECONDS, Checkpoint, CheckpointRefused
 from runner.training.cohort import REPORT_EVERY, Diverged
 from runner.training.pool import check, train_all

@@ -16,8 +16,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from agents.channel import Channel
-from agents.draws import Purpose, uniforms
-from agents.transformer import transmit
+from agents.rng import Purpose, uniforms
+from agents.transformer.model import transmit
 from runner.weights import Job
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agents.policies.learned import NORM_FLOOR
-from agents.transformer import Architecture, Transformer
+from agents.transformer.model import Architecture, Transformer
 from runner.training.prompts import Prompts
 
 _ALIGN = 16  # single-precision numbers in 64 bytes

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from agents.draws import Purpose, uniforms
-from agents.transformer import Transformer
+from agents.rng import Purpose, uniforms
+from agents.transformer.model import Transformer
 from runner.training.checkpoint import Checkpoint, Standing
 from runner.training.cohort import Cohort, Member, Tell
 from runner.training.prompts import Material, Stream

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from agents.draws import Purpose, normals
 from agents.prior import draw_latent
-from agents.prompt import draw_tokens
+from agents.rng import Purpose, normals
+from agents.task import draw_tokens
 from runner.assembly import prior_of
 from runner.experiment import Experiment
 from runner.unconstrained.design import hears_of

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agents.channel import Channel
-from agents.draws import Purpose, uniforms
+from agents.rng import Purpose, uniforms
 from runner.training import REPORT_EVERY, Diverged
 from runner.training.prompts import Material, Stream
 from runner.unconstrained.design import Design, Job

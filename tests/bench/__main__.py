@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from agents.token import Sent
+from agents.step import Sent
 from runner.assembly import mixing_for, prior_of, system_of
 from runner.experiment import Experiment
 from runner.local import LocalEngine

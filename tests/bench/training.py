@@ -18,7 +18,7 @@ from rich.table import Table
 
 from agents.channel import Channel
 from agents.prior import tree
-from agents.transformer import Architecture, Transformer
+from agents.transformer.model import Architecture, Transformer
 from runner.training import Job, train_all
 from runner.weights import recipe_for
 

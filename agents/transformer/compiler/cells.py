@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from agents.compilation.histories import EDGE, History, Survey
+from agents.transformer.compiler.histories import EDGE, History, Survey
 
 _POWER = 0.25  # a doubt of probability p counts as p^(1/4): what comes later may revive it
 _FIELD = 0.3  # arc of a field that is one standard deviation longer

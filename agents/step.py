@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, UInt
 
-from agents.channel import Channel
-from agents.draws import Purpose, normals
-from agents.ordered import dot, fold
-from agents.policy import Field, Policy
+from agents.channel import Channel, Field
+from agents.policies.base import Policy
 from agents.prior import Latent, Prior, draw_latent
-from agents.prompt import TokenView, draw_tokens
+from agents.reductions import dot, fold
+from agents.rng import Purpose, normals
+from agents.task import TokenView, draw_tokens
 
 
 @dataclass(frozen=True, eq=False)

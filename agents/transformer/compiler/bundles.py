@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from agents.compilation.cells import Cells, distance, weighed
-from agents.compilation.histories import EDGE, History, Outlook, Survey
+from agents.transformer.compiler.cells import Cells, distance, weighed
+from agents.transformer.compiler.histories import EDGE, History, Outlook, Survey
 
 
 class Entry(NamedTuple):

@@ -1,5 +1,5 @@
 """An explicit agent written into the weights of a transformer: histories, cells, hinges, wiring."""
 
-from agents.compilation.compiled import Compiled, Precision, compile_policy
+from agents.transformer.compiler.compiled import Compiled, Precision, compile_policy
 
 __all__ = ["Compiled", "Precision", "compile_policy"]

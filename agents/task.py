@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from agents.draws import Purpose, normals
-from agents.ordered import dot
 from agents.prior import Latent
+from agents.reductions import dot
+from agents.rng import Purpose, normals
 
 
 class TokenView(NamedTuple):

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Integer
 
+from agents.channel import Field
 from agents.codebook import Codebook
-from agents.measurement import Measurement, MessageNoise, Noise, shared
-from agents.ordered import components, dot, fold
-from agents.policy import Field
+from agents.inference.noise import Measurement, MessageNoise, Noise, shared
 from agents.prior import Prior
+from agents.reductions import components, dot, fold
 
 Array = np.ndarray
 
@@ -57,7 +57,7 @@ class Inference:
 
     Example:
         >>> from agents.codebook import principal
-        >>> from agents.policy import Field
+        >>> from agents.channel import Field
         >>> from agents.prior import tree
         >>> prior = tree(1, 2, 1.0, 1)
         >>> inference = Inference(prior, principal(prior), label_noise=0.0, channel_variance=1.0)

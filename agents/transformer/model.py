@@ -8,14 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from agents.channel import Channel
-from agents.policies import learned
-from agents.policies.learned import NORM_FLOOR, Learned
+from agents.policies.learned import NORM_FLOOR
 
 
 @dataclass(frozen=True)
@@ -171,34 +169,9 @@ def transmit(message: Float[Tensor, "..."], channel: Channel) -> Float[Tensor, "
     return held + rounding
 
 
-def export(model: Transformer) -> Learned:
-    """The trained weights as a policy that tokens run by passing messages, in double precision.
-
-    Source: THEORY.md section 8, two systems, one computation.
-    """
-    layers = tuple(
-        learned.Layer(
-            query=_weights(layer.query),
-            emission=_weights(layer.emission),
-            update=tuple(_weights(part) for part in layer.update if isinstance(part, nn.Linear)),
-        )
-        for layer in model.rounds()
-    )
-    sizes = model.sizes
-    return Learned(_double(model.start), layers, _double(model.readout), sizes.heads, sizes.control_variate)
-
-
 def _affine(inputs: int, outputs: int, scale: float, generator: torch.Generator) -> nn.Linear:
     """Affine map with zero bias and weights of standard deviation scale / sqrt(inputs)."""
     layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")  # draws nothing by itself
     nn.init.normal_(layer.weight, std=scale / inputs**0.5, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def _weights(layer: nn.Linear) -> learned.Affine:
-    return learned.Affine(_double(layer.weight), _double(layer.bias))
-
-
-def _double(tensor: Tensor) -> Float[np.ndarray, "..."]:
-    return tensor.detach().cpu().double().numpy().copy()

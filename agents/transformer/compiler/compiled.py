@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from agents.compilation.bundles import bundled, common_slopes
-from agents.compilation.cells import Cells, cut
-from agents.compilation.hinges import Layout
-from agents.compilation.histories import EDGE, History, beginning, outlook, survey
-from agents.compilation.splines import curvature, interpolation_error, knots_for, spline
-from agents.compilation.wiring import CLAMP, Step, wire
 from agents.policies.adaptive import Adaptive
 from agents.policies.learned import Learned
+from agents.transformer.compiler.bundles import bundled, common_slopes
+from agents.transformer.compiler.cells import Cells, cut
+from agents.transformer.compiler.histories import EDGE, History, beginning, outlook, survey
+from agents.transformer.compiler.relu import Layout
+from agents.transformer.compiler.splines import curvature, interpolation_error, knots_for, spline
+from agents.transformer.compiler.wiring import CLAMP, Step, wire
 
 
 class Precision(NamedTuple):
@@ -90,7 +90,7 @@ def compile_policy(
     Source: THEORY.md section 8, two systems, one computation.
 
     Example:
-        >>> from agents.belief import Inference
+        >>> from agents.inference.posterior import Inference
         >>> from agents.codebook import principal
         >>> from agents.policies.adaptive import Adaptive
         >>> from agents.prior import tree

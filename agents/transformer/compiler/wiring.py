@@ -6,12 +6,12 @@ import numpy as np
 from jaxtyping import Float
 
 from agents.codebook import Codebook
-from agents.compilation.bundles import Entry
-from agents.compilation.cells import Cells
-from agents.compilation.hinges import Block, Layout
-from agents.compilation.histories import EDGE, History
-from agents.compilation.splines import Spline
 from agents.policies.learned import Affine, Layer
+from agents.transformer.compiler.bundles import Entry
+from agents.transformer.compiler.cells import Cells
+from agents.transformer.compiler.histories import EDGE, History
+from agents.transformer.compiler.relu import Block, Layout
+from agents.transformer.compiler.splines import Spline
 
 CLAMP = 2.5  # offsets are held within so many standard deviations
 _NEGLIGIBLE = 0.01  # a tilt that matters less than this share of the wanted error is left out

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from agents.codebook import Codebook
-from agents.ordered import components, dot
 from agents.prior import Prior
+from agents.reductions import components, dot
 
 Array = np.ndarray
 

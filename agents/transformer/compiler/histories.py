@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from agents.channel import Field
 from agents.policies.bayesian import Bayesian, Workspace
-from agents.policy import Field
 
 GRID = 801  # points of a line
 EDGE = 3**0.5  # ends of a uniform interval, in its standard deviations
@@ -102,7 +102,7 @@ def beginning(policy: Bayesian, rounds: int) -> History:
     """The one history in which nothing was heard, with `rounds` questions to come.
 
     Example:
-        >>> from agents.belief import Inference
+        >>> from agents.inference.posterior import Inference
         >>> from agents.codebook import principal
         >>> from agents.policies.adaptive import Adaptive
         >>> from agents.prior import tree

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from agents.policy import Field, Message, Policy
-from agents.prompt import TokenView
+from agents.channel import Field, Message
+from agents.policies.base import Policy
+from agents.task import TokenView
 
 
 @runtime_checkable

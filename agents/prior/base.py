@@ -1,0 +1,94 @@
+"""Priors over the latent task vector: mixtures of Gaussians with a shared covariance.
+
+The family is closed under linear measurements with Gaussian noise, so that the belief has one update
+rule. One atom is a Gaussian prior; a zero covariance is a discrete prior; a tree is in between.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from agents.rng import Purpose, normals, uniforms
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """Mixture of Gaussians: w = atoms[m] + factor z, with P(m) = weights[m] and z ~ N(0, I_R).
+
+    Attributes:
+        atoms: component means [M, d].
+        weights: component probabilities [M].
+        factor: square root of the shared covariance, S = factor factor' [d, R]; R = 0 is discrete.
+        axes: unit directions that matter, coarse to fine [C, d].
+        scales: level of each axis, 1 = coarsest [C].
+        branches: node that each atom passes at each level [M, D]; D = 0 without a tree.
+
+    Raises:
+        ValueError: if a number is not finite, or the weights are no probabilities.
+
+    Source: THEORY.md section 4.
+    """
+
+    atoms: Float[np.ndarray, "M d"]
+    weights: Float[np.ndarray, " M"]
+    factor: Float[np.ndarray, "d R"]
+    axes: Float[np.ndarray, "C d"]
+    scales: Int[np.ndarray, " C"]
+    branches: Int[np.ndarray, "M D"]
+
+    def __post_init__(self) -> None:
+        for name in ("atoms", "weights", "factor", "axes"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"{name} of a prior must be finite numbers, some are not")
+        if (self.weights < 0).any() or abs(self.weights.sum() - 1) > 1e-9:
+            raise ValueError(
+                f"weights of a prior must be probabilities, theirs sum to {self.weights.sum():g}"
+            )
+
+    @property
+    def dim(self) -> int:
+        """Input dimension d."""
+        return self.atoms.shape[1]
+
+    def mean(self) -> Float[np.ndarray, " d"]:
+        """E[w]."""
+        return self.weights @ self.atoms
+
+    def covariance(self) -> Float[np.ndarray, "d d"]:
+        """Cov[w] = sum_m weights[m] (atoms[m] - E w)(atoms[m] - E w)' + S."""
+        centred = self.atoms - self.mean()
+        return (centred.T * self.weights) @ centred + self.factor @ self.factor.T
+
+    def power(self) -> float:
+        """E|w|^2, the scale of every relative risk."""
+        return float(self.weights @ (self.atoms**2).sum(axis=1) + (self.factor**2).sum())
+
+
+class Latent(NamedTuple):
+    """The true task of each prompt: atom [B] and vector [d, B]."""
+
+    atom: Int[np.ndarray, " B"]
+    vector: Float[np.ndarray, "d B"]
+
+
+def draw_latent(prior: Prior, seed: int, prompts: range) -> Latent:
+    """Draw the true w of each prompt.
+
+    Example:
+        >>> from agents.prior.tree import tree
+        >>> latent = draw_latent(tree(2, 2, 0.8, 3), seed=0, prompts=range(5))
+        >>> latent.vector.shape
+        (3, 5)
+    """
+    cumulative = np.cumsum(prior.weights)
+    draw = uniforms(seed, Purpose.LATENT, prompts, 1)[0]
+    atom = np.minimum(np.searchsorted(cumulative, draw, side="right"), len(cumulative) - 1)
+    vector = prior.atoms.T[:, atom]
+    rank = prior.factor.shape[1]
+    if rank:
+        jitter = normals(seed, Purpose.LATENT, prompts, rank, round=1)
+        for column in range(rank):
+            vector = vector + prior.factor[:, column, None] * jitter[column]
+    return Latent(atom, np.ascontiguousarray(vector))
