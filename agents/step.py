@@ -39,7 +39,7 @@ class System:
     rounds: int
 
 
-class Place(NamedTuple):
+class Block(NamedTuple):
     """What a block holds throughout: its tokens, and the truth, which only the report may see."""
 
     tokens: TokenView
@@ -59,7 +59,7 @@ class Sent(NamedTuple):
         return self.codes.size if self.spoken is None else int(self.spoken.sum())
 
 
-class Tally(NamedTuple):
+class Aggregate(NamedTuple):
     """Exact integer sums over what was heard, code by code; one row if all receivers hear the same.
 
     Attributes:
@@ -113,19 +113,19 @@ class Step(NamedTuple):
     report: Report
 
 
-def take_place(system: System, positions: Int[np.ndarray, " n"], prompts: range) -> Place:
+def draw_block(system: System, positions: Int[np.ndarray, " n"], prompts: range) -> Block:
     """Draw what the block's tokens know, from their addresses."""
     truth = draw_latent(system.prior, system.seed, prompts)
     tokens = draw_tokens(truth, system.label_noise, system.seed, prompts, positions)
-    return Place(tokens, truth, prompts)
+    return Block(tokens, truth, prompts)
 
 
 def step(
     system: System,
-    place: Place,
+    block: Block,
     state: Any,
     sent: Sent | None,
-    tally: Tally | None,
+    aggregate: Aggregate | None,
     round: int,
     detail: bool = False,
 ) -> Step:
@@ -133,46 +133,46 @@ def step(
 
     Args:
         system: what is the same everywhere.
-        place: the block's tokens.
+        block: the block's tokens.
         state: workspace at the end of the round before; None in round 0.
         sent: what the block itself sent in this round; None in round 0.
-        tally: integer sums of what the block heard in this round; None in round 0.
+        aggregate: integer sums of what the block heard in this round; None in round 0.
         round: 0 starts the workspace, 1..L absorb a field.
         detail: report the workspaces too.
     """
     policy, channel = system.policy, system.channel
-    effective = np.empty((0, len(place.prompts)))
-    if sent is None or tally is None:
-        state = policy.start(place.tokens)
+    effective = np.empty((0, len(block.prompts)))
+    if sent is None or aggregate is None:
+        state = policy.start(block.tokens)
     else:
-        field = _listen(channel, sent, tally)
+        field = _listen(channel, sent, aggregate)
         state = policy.absorb(state, field, round)
         effective = fold(field.effective) / channel.channels
-    outgoing, clipped, scalars = None, np.empty((0, channel.channels, len(place.prompts)), dtype=bool), 0
+    outgoing, clipped, scalars = None, np.empty((0, channel.channels, len(block.prompts)), dtype=bool), 0
     if round < system.rounds:
-        message = policy.emit(state, place.tokens, round + 1)
-        wire, clipped = channel.encode(message.values + _transmitter_noise(system, place, round + 1))
+        message = policy.emit(state, block.tokens, round + 1)
+        wire, clipped = channel.encode(message.values + _transmitter_noise(system, block, round + 1))
         code_type = np.uint8 if policy.codes <= 256 else np.uint16
         outgoing = Sent(message.codes.astype(code_type), wire, message.spoken)
         scalars = outgoing.scalars()
         if message.spoken is not None:
             clipped &= message.spoken
     estimate = policy.estimate(state)
-    error = _squared_distance(estimate, place.truth.vector)
-    observed = _observe(system, place, state, estimate) if detail else None
+    error = _squared_distance(estimate, block.truth.vector)
+    observed = _observe(system, block, state, estimate) if detail else None
     return Step(state, outgoing, Report(error, effective, clipped, scalars, observed))
 
 
-def _listen(channel: Channel, sent: Sent, tally: Tally) -> Field:
-    """Read the tally on the codes that the token itself asked: K numbers a round."""
+def _listen(channel: Channel, sent: Sent, aggregate: Aggregate) -> Field:
+    """Read the aggregate on the codes that the token itself asked: K numbers a round."""
     codes = sent.codes.astype(np.int64)
     # Every token that speaks does so on all channels, each a code of its own.
-    voices, squares = tally.weight.sum(axis=1), tally.square.sum(axis=1)
+    voices, squares = aggregate.weight.sum(axis=1), aggregate.square.sum(axis=1)
     around = voices.astype(float) ** 2 / np.maximum(squares * channel.channels, 1)
-    shape = (codes.shape[0], tally.total.shape[1], tally.total.shape[2])
+    shape = (codes.shape[0], aggregate.total.shape[1], aggregate.total.shape[2])
     total, weight, square = (
         np.take_along_axis(np.broadcast_to(part, shape), codes, axis=1)
-        for part in (tally.total, tally.weight, tally.square)
+        for part in (aggregate.total, aggregate.weight, aggregate.square)
     )
     effective = weight.astype(float) ** 2 / np.maximum(square, 1)
     return Field(
@@ -180,22 +180,22 @@ def _listen(channel: Channel, sent: Sent, tally: Tally) -> Field:
     )
 
 
-def _transmitter_noise(system: System, place: Place, round: int) -> Float[np.ndarray, "n K B"]:
+def _transmitter_noise(system: System, block: Block, round: int) -> Float[np.ndarray, "n K B"]:
     channel = system.channel
-    noise = np.zeros((len(place.tokens.positions), channel.channels, len(place.prompts)))
+    noise = np.zeros((len(block.tokens.positions), channel.channels, len(block.prompts)))
     if channel.noise:
-        for row, position in enumerate(place.tokens.positions):
+        for row, position in enumerate(block.tokens.positions):
             noise[row] = normals(
-                system.seed, Purpose.CHANNEL, place.prompts, channel.channels, int(position), round
+                system.seed, Purpose.CHANNEL, block.prompts, channel.channels, int(position), round
             )
     return channel.noise * noise
 
 
-def _observe(system: System, place: Place, state: Any, estimate: Float[np.ndarray, "n d B"]) -> Detail:
+def _observe(system: System, block: Block, state: Any, estimate: Float[np.ndarray, "n d B"]) -> Detail:
     branches = system.prior.branches
     tokens, _, prompts = estimate.shape
     nearest = _nearest_atom(system.prior.atoms, estimate)
-    correct = branches.T[:, nearest] == branches.T[:, place.truth.atom][:, None]
+    correct = branches.T[:, nearest] == branches.T[:, block.truth.atom][:, None]
     belief = system.policy.atoms(state)
     entropy = np.full((tokens, branches.shape[1], prompts), np.nan)
     if belief is not None:

@@ -1,18 +1,42 @@
-"""What is said to a user whose input cannot be run."""
+"""All errors of tokenfield, by name; every one of them is a `TokenfieldError`.
 
-from collections.abc import Iterable
+    TokenfieldError
+    ├── UsageError                          input that cannot be run: what was given, what is possible
+    ├── RunError                            a run that was possible and did not come to its end
+    ├── UnreadableError (ValueError)        a file that tokenfield did not write, or that was damaged
+    │   ├── CheckpointError                 a checkpoint of something else, or damaged
+    │   └── WeightsError                    trained weights of something else, or damaged
+    └── DivergenceError (FloatingPointError)  a training loss that is not finite or exploded
+
+What lies below them, in `agents`, `topology` and `analysis.theory`, raises Python's own ValueError and
+FloatingPointError.
+"""
+
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from reprlib import Repr
+from pathlib import Path
+
+from analysis.errors import LONGEST, TokenfieldError, UnreadableError, printable, shown
+
+__all__ = [
+    "CheckpointError",
+    "DivergenceError",
+    "RunError",
+    "TokenfieldError",
+    "UnreadableError",
+    "UsageError",
+    "WeightsError",
+]
 
 _MOST_SHOWN = 20  # mistakes in one input that are told
-_LONGEST = 100  # characters of a word that are told, or compared with others
-_SHORT = Repr()
-_SHORT.maxstring = _SHORT.maxother = 2 * _LONGEST
-_SHORT.maxlevel = 3
 
 
-class UsageError(Exception):
+class UsageError(TokenfieldError):
     """Input that cannot be run: names the key, what was given, what is possible, what to do.
+
+    Attributes:
+        key: what is wrong, as the user wrote it.
+        errors: all that is wrong with the input; the error itself where it is the only one.
 
     Example:
         >>> print(UsageError("channel.bits", 0, "an integer from 1 to 48"))
@@ -21,55 +45,54 @@ class UsageError(Exception):
 
     def __init__(self, key: str, given: object, possible: str, advice: str = "") -> None:
         self.key, self.given, self.possible, self.advice = key, given, possible, advice
+        self.errors: Sequence[UsageError] = [self]
         text = f"{printable(key)} = {shown(given)} is not possible; possible: {possible}"
         super().__init__(text + (f". {advice}" if advice else ""))
 
-
-class UsageErrors(Exception):
-    """All that is wrong with one input, a line each."""
-
-    def __init__(self, errors: list[UsageError]) -> None:
-        self.errors = errors
-        super().__init__("\n".join(self.lines()))
+    @classmethod
+    def of(cls, errors: "Sequence[UsageError]") -> "UsageError":
+        """All that is wrong with one input, as one error that says it line by line."""
+        if len(errors) == 1:
+            return errors[0]
+        first = errors[0]
+        whole = cls(first.key, first.given, first.possible, first.advice)
+        whole.errors = list(errors)
+        whole.args = ("\n".join(whole.lines()),)
+        return whole
 
     def lines(self) -> list[str]:
         """The mistakes, up to a number that can be read."""
-        told = [str(error) for error in self.errors[:_MOST_SHOWN]]
+        told = [error.args[0] for error in self.errors[:_MOST_SHOWN]]
         left = len(self.errors) - len(told)
         return told + ([f"... and {left:,} more"] if left else [])
 
 
-class RunFailed(Exception):
+class RunError(TokenfieldError):
     """A run that was possible but did not come to its end; says why, and what to do."""
 
 
-class Unreadable(ValueError):
-    """A file that tokenfield did not write, or that was damaged since."""
+class CheckpointError(UnreadableError):
+    """A checkpoint that belongs to something else; says what it is of, what was expected, what to do."""
 
 
-def shown(value: object) -> str:
-    """A value as a message tells it: in one line, whatever its size.
+class WeightsError(UnreadableError):
+    """A file of weights that is damaged or of something else; says what it is of and what to do."""
 
-    Example:
-        >>> shown("clever"), shown(10**5000), shown([0] * 100)
-        ("'clever'", 'an integer of 16,610 bits', '[0, 0, 0, 0, 0, 0, ...]')
+
+class DivergenceError(TokenfieldError, FloatingPointError):
+    """The loss of a model is not finite or exploded.
+
+    Attributes:
+        step: the report at which it was seen; the loss was good one report before.
+        checkpoint: the last good one; None if none was kept.
+        checkpoint_step: the step of it.
     """
-    try:
-        text = _SHORT.repr(value)
-        return " ".join(text.split()) if "\n" in text else text
-    except ValueError:  # Python does not write integers of more than 4,300 digits
-        return f"an integer of {value.bit_length():,} bits" if isinstance(value, int) else "a huge value"
 
-
-def printable(text: str) -> str:
-    """Text that a terminal prints and does not obey, cut where it is very long.
-
-    Example:
-        >>> printable("run.\\x1b[31m")
-        'run.\\\\x1b[31m'
-    """
-    plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:_LONGEST])
-    return (plain or '""') + ("..." if len(text) > _LONGEST else "")
+    def __init__(
+        self, message: str, step: int = 0, checkpoint: Path | None = None, checkpoint_step: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.step, self.checkpoint, self.checkpoint_step = step, checkpoint, checkpoint_step
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -79,5 +102,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
         >>> nearest("bit", ["bits", "clip"])
         'Did you mean bits?'
     """
-    close = get_close_matches(word[:_LONGEST], list(known), n=1)
+    close = get_close_matches(word[:LONGEST], list(known), n=1)
     return f"Did you mean {close[0]}?" if close else ""

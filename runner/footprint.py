@@ -1,58 +1,65 @@
 """Memory that an experiment takes, before any of it is taken."""
 
-from runner.errors import UsageError, UsageErrors
-from runner.experiment import Experiment
-from runner.memory import available_memory
+from agents.policies import POLICIES
+from agents.policies.base import Sizes
+from agents.prior import PRIORS, PriorOptions
+from analysis.resources import available_memory
+from runner.config.experiment import Experiment
+from runner.errors import UsageError
 
 
 def bytes_per_token_prompt(experiment: Experiment) -> int:
     """Memory that one token of one prompt takes at the end of a run, in bytes; an estimate from above.
 
-    A belief keeps, for each atom, a triangle of whitened measurements; beside it stand the inputs, the
-    estimates that served as control, and temporaries of a few rows. A flooding token keeps every example,
-    and hears a sum for each of its numbers.
+    What the policy keeps, as its entry says, and the examples with temporaries of a few rows.
     """
-    section = experiment.prior
-    atoms = section.branching**section.levels if section.kind == "tree" else 1
-    rank = section.dim if section.kind != "tree" or section.jitter else 0
-    rounds, policy = experiment.run.rounds, experiment.policy
-    if policy.kind == "gossip" and isinstance(policy.rounds_per_scale, int):
-        rounds = -(-rounds // policy.rounds_per_scale)
-    heard = rounds * experiment.channels
-    if policy.kind == "learned":
-        numbers = 4 * (experiment.transformer.width + experiment.transformer.hidden)
-    elif policy.kind in ("gradient", "flood"):
-        numbers = 14 * experiment.channels
-    else:
-        numbers = atoms * (heard * (heard + 5) // 2 + (heard + 2) * rank + 12) + heard * section.dim
+    section, transformer, turn = experiment.prior, experiment.transformer, experiment.policy.rounds_per_scale
+    prior, options = PRIORS[section.kind], prior_options(experiment)
+    policy = POLICIES[experiment.policy.kind]
+    numbers = policy.numbers(
+        Sizes(
+            prior.atoms(options),
+            prior.rank(options),
+            section.dim,
+            experiment.run.rounds,
+            experiment.channels,
+            turn if policy.theory == "averaging" and isinstance(turn, int) else 1,
+            transformer.width + transformer.hidden,
+        )
+    )
     return 8 * (numbers + 6 * section.dim + 16)
+
+
+def prior_options(experiment: Experiment) -> PriorOptions:
+    """What the experiment says of its prior."""
+    section = experiment.prior
+    return PriorOptions(
+        section.levels, section.branching, section.decay, section.dim, section.directions, section.jitter,
+        experiment.run.seed,
+    )  # fmt: skip
 
 
 def check_memory(experiment: Experiment) -> None:
     """Refuse what does not fit into the memory that is free.
 
     Raises:
-        UsageErrors: with the number of tokens or prompts that fit.
+        UsageError: with the number of tokens or prompts that fit.
     """
     free = available_memory()
     per_token = bytes_per_token_prompt(experiment)
     needed = experiment.task.tokens * per_token + graph_bytes(experiment)
     if needed > free:
-        raise UsageErrors(
-            [
-                UsageError(
-                    "task.tokens",
-                    experiment.task.tokens,
-                    f"up to about {_largest(experiment, free):,} tokens here: one prompt of "
-                    f"{experiment.task.tokens:,} takes {needed / 2**30:.1f} GiB and "
-                    f"{free / 2**30:.1f} GiB are free",
-                )
-            ]
+        raise UsageError(
+            "task.tokens",
+            experiment.task.tokens,
+            f"up to about {_largest(experiment, free):,} tokens here: one prompt of "
+            f"{experiment.task.tokens:,} takes {needed / 2**30:.1f} GiB and "
+            f"{free / 2**30:.1f} GiB are free",
         )
     kept = (experiment.run.rounds + 1) * 8  # the risk of a prompt in each round
     if experiment.task.prompts * kept > free:
         possible = f"up to about {free // kept:,} prompts here: their risks alone take {kept} bytes each"
-        raise UsageErrors([UsageError("task.prompts", experiment.task.prompts, possible)])
+        raise UsageError("task.prompts", experiment.task.prompts, possible)
 
 
 def graph_bytes(experiment: Experiment) -> int:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import agents
-from runner.guard import PACKAGES
+from analysis.guard import PACKAGES
 
 
 def folder_of(package: str) -> Path:

@@ -21,16 +21,15 @@ from agents.channel import Channel
 from agents.policies.learned import Affine, Layer, Learned
 from agents.prior import tree
 from agents.transformer.model import Architecture
-from analysis.prediction import foreseen
-from runner.engine import Engine
-from runner.experiment import Experiment
-from runner.local import LocalEngine
-from runner.simulation import simulate
-from runner.training import Job, Recipe, train
-from runner.unconstrained import Design
-from runner.unconstrained import Job as UnconstrainedJob
-from runner.unconstrained import train as train_unconstrained
-from runner.weights import TRAINING_VERSION
+from analysis.theory.predict import predict
+from runner.build import build
+from runner.config.experiment import Experiment
+from runner.engines.base import Engine
+from runner.engines.local import LocalEngine
+from runner.simulation.simulate import simulate
+from runner.training.baselines import BaselineJob, Design, train_baseline
+from runner.training.job import TRAINING_VERSION, Job, Recipe
+from runner.training.trainer import train_job
 
 RECORD = Path(__file__).parent / "golden.json"
 TABLES = ("messages", "workspaces", "prompts", "rounds", "graph")
@@ -104,10 +103,8 @@ TRAININGS: dict[str, Job] = {
         architecture=replace(_JOB.architecture, feedforward=False, adaptive_queries=False)
     ),
 }
-UNBOUNDED: dict[str, UnconstrainedJob] = {
-    kind: UnconstrainedJob(
-        tree(2, 2, 0.8, 3), 0.1, 8, None, Design(kind, 2, width, heads, steps=_STEPS, batch=16)
-    )
+UNBOUNDED: dict[str, BaselineJob] = {
+    kind: BaselineJob(tree(2, 2, 0.8, 3), 0.1, 8, None, Design(kind, 2, width, heads, steps=_STEPS, batch=16))
     for kind, width, heads in (("softmax", 16, 2), ("masked softmax", 16, 2), ("linear self-attention", 1, 1))
 }
 HANDED_IN: dict[str, Callable[[], "nx.Graph[Any]"]] = {
@@ -155,15 +152,15 @@ def played(case: str, engine: Engine) -> dict[str, Any]:
 
 def predicted(case: str) -> list[float] | None:
     """Risk by round that theory predicts; None where it has no prediction."""
-    found = foreseen(experiment_of(case), SAMPLES)
+    found = predict(build(experiment_of(case)).scenario, SAMPLES)
     return None if found is None else found.risk.tolist()
 
 
 def losses() -> dict[str, float]:
     """Loss over the steps of short trainings, by the name of each."""
-    found = {name: train(*job, device="cpu").losses[-1][1] for name, job in TRAININGS.items()}
+    found = {name: train_job(job, device="cpu").losses[-1][1] for name, job in TRAININGS.items()}
     for name, job in UNBOUNDED.items():
-        found[name] = train_unconstrained(job, device="cpu").losses[-1][1]
+        found[name] = train_baseline(job, device="cpu").losses[-1][1]
     return found
 
 

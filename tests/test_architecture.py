@@ -14,22 +14,26 @@ from agents.reductions import fold
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("agents", "topology", "runner", "analysis")
 MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-MOST_LINES = 300
+MOST_LINES = 500  # a longer module needs a reason, here
 SAYS_NOTHING = {"utils", "util", "helpers", "core", "manager", "common", "misc"}
 
 # The importer of each violation, what it would import, and how the name of its contract ends.
 VIOLATIONS = [
-    ("agents/step.py", "topology.mixing", "which runs agents on a topology"),
-    ("topology/mixing.py", "agents.prior", "which runs agents on a topology"),
-    ("agents/step.py", "runner.guard", "which runs agents on a topology"),
-    ("runner/guard.py", "analysis", "which runs agents on a topology"),
-    ("runner/simulation.py", "runner.comparison", "called by the command line"),
-    ("runner/guard.py", "ray", "the Ray engine and the sweep alone"),
-    ("runner/guard.py", "torch", "training, evaluation, weights alone"),
-    ("agents/policies/learned.py", "torch.nn", "training, evaluation, weights alone"),
-    ("analysis/theory/violation.py", "agents.inference.posterior", "never an agent or a run"),
-    ("analysis/theory/violation.py", "agents.policies.static", "never an agent or a run"),
-    ("analysis/theory/violation.py", "runner.guard", "never an agent or a run"),
+    ("agents/step.py", "topology.mixing", "above agents and topology"),
+    ("topology/mixing.py", "agents.prior", "above agents and topology"),
+    ("agents/step.py", "analysis.guard", "above agents and topology"),
+    ("analysis/statistics.py", "runner.errors", "above agents and topology"),
+    ("agents/channel.py", "agents.policies.base", "within each package in one direction"),
+    ("analysis/measures/probes.py", "analysis.plots.style", "within each package in one direction"),
+    ("analysis/theory/setting.py", "analysis.measures.probes", "within each package in one direction"),
+    ("runner/storage/files.py", "runner.simulation.simulate", "within each package in one direction"),
+    ("runner/build.py", "runner.studies.comparison", "within each package in one direction"),
+    ("runner/errors.py", "runner.config.experiment", "within each package in one direction"),
+    ("runner/simulation/simulate.py", "ray", "by its engine alone"),
+    ("runner/build.py", "torch", "training and studies alone"),
+    ("agents/policies/learned.py", "torch.nn", "training and studies alone"),
+    ("analysis/theory/violation.py", "agents.inference.posterior", "never an agent"),
+    ("analysis/theory/violation.py", "agents.policies.static", "never an agent"),
 ]
 
 

@@ -57,7 +57,7 @@ def test_the_wheel_holds_every_module_and_preset_and_no_test(wheel: zipfile.ZipF
     }
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert wanted <= held
-    assert any(name.startswith("runner/presets/") for name in held)
+    assert any(name.startswith("runner/config/presets/") for name in held)
     assert not [name for name in held if any(part.startswith("test") for part in name.split("/"))]
 
 

@@ -112,7 +112,7 @@ class Mixing:
         total = np.asarray(self.weights.sum(axis=1), dtype=float)
         return csr_array(self.weights.multiply(1.0 / total[:, None]))
 
-    def tally(
+    def aggregate(
         self,
         codes: Integer[np.ndarray, "N K B"],
         wire: Integer[np.ndarray, "N K B"],

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from agents.inference.posterior import Belief
-from agents.policies.bayesian import Bayesian
+from agents.policies.base import Ingredients, PolicyEntry
+from agents.policies.bayesian import Bayesian, inference_of, numbers_of_a_belief, principal_codes
 
 _TIE = 1e-9  # posterior variances closer than this share of the prior power count as equal
 
@@ -46,3 +47,13 @@ class Adaptive(Bayesian):
     def choose(self, belief: Belief, round: int) -> Integer[np.ndarray, "n K B"]:
         """The widest directions of the token's own belief."""
         return widest(self.inference.variances(belief), self.channels)
+
+
+def build(given: Ingredients) -> Adaptive:
+    """The policy of an experiment."""
+    return Adaptive(inference_of(given), given.channel.channels, given.options.control_variate)
+
+
+ENTRY = PolicyEntry(
+    build, principal_codes, numbers=numbers_of_a_belief, theory="state evolution", adapts=True, controls=True
+)

@@ -4,12 +4,16 @@ start -> (emit -> field -> absorb) x rounds -> estimate. State is carried by the
 hyperparameters and nothing else.
 """
 
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
-from agents.channel import Field, Message
+from agents.channel import Channel, Field, Message
+from agents.codebook import Codebook
+from agents.prior import Prior
 from agents.task import TokenView
 
 State = TypeVar("State")
@@ -43,3 +47,125 @@ class Policy(Protocol[State]):
     def atoms(self, state: State) -> Float[np.ndarray, "n M B"] | None:
         """Posterior probability of each atom of the prior; None if the policy holds no belief."""
         ...
+
+
+@runtime_checkable
+class Surroundings(Protocol):
+    """What a graph says about each position: constants of its place, which a policy may be built with."""
+
+    @property
+    def tokens(self) -> int:
+        """Number N of token positions."""
+        ...
+
+    def effective(self, rounds: int = 1) -> Float[np.ndarray, " N"]:
+        """Effective number of tokens in a mean after some rounds of averaging."""
+        ...
+
+    def reach(self, rounds: int) -> Float[np.ndarray, "rounds N"]:
+        """The same after 1..T rounds."""
+        ...
+
+    def fewest_beside(self) -> Float[np.ndarray, " N"]:
+        """Smallest effective number of tokens in a mean that each token's message is part of."""
+        ...
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """What an experiment file says of its policy; each kind reads what it needs.
+
+    Attributes:
+        control_variate: messages carry the token's own estimate as control variate.
+        order: of fixed queries: `codes` or `pooled`.
+        joint: the belief uses the covariance between rounds.
+        turns: rounds of averaging for each question in turn.
+        step: length of a gradient step; None for the one that follows from the graph.
+        options: the keys of a policy that is not part of tokenfield.
+    """
+
+    control_variate: bool = True
+    order: str = "codes"
+    joint: bool = True
+    turns: tuple[int, ...] = (1,)
+    step: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Ingredients(NamedTuple):
+    """What a policy is built from.
+
+    Attributes:
+        prior: prior over w.
+        codebook: directions that may be asked; None for a policy with a code for each channel.
+        label_noise: sigma.
+        channel: the bound on a message.
+        rounds: L.
+        surroundings: constants of each position on the graph.
+        options: what the experiment file says.
+    """
+
+    prior: Prior
+    codebook: Codebook | None
+    label_noise: float
+    channel: Channel
+    rounds: int
+    surroundings: Surroundings
+    options: PolicyOptions
+
+
+class Sizes(NamedTuple):
+    """What the memory of a token depends on.
+
+    Attributes:
+        atoms: M, mixture components of the prior.
+        rank: R, columns of its factor.
+        dim: d.
+        rounds: L.
+        channels: scalars of a message.
+        turn: rounds of averaging for each question.
+        width: numbers in the workspace and the hidden layer of a trained transformer.
+    """
+
+    atoms: int
+    rank: int
+    dim: int
+    rounds: int
+    channels: int
+    turn: int
+    width: int
+
+
+# What theory knows of a policy: state evolution of one belief, the same with rounds of averaging for each
+# question, or the best linear estimate from the examples within reach.
+Theory = Literal["state evolution", "averaging", "light cone"]
+
+
+@dataclass(frozen=True)
+class PolicyEntry:
+    """One kind of policy: how it is built, and what is known of it before.
+
+    Attributes:
+        build: makes the policy; None for one whose trained weights are handed in.
+        codebook: the directions that it asks about; None for one with a code for each channel.
+        channels: scalars of a message, from (K of the file, N, d).
+        numbers: floating-point numbers that one token of one prompt keeps at the end of a run, from above.
+        theory: how its risk is predicted; None where no theory is written.
+        adapts: whether it may ask what depends on what was heard, so that tokens can ask different codes.
+        orders: values of `order` that it knows, for tables that name policies.
+        controls: whether it knows a control variate.
+    """
+
+    build: Callable[[Ingredients], Policy[Any]] | None
+    codebook: Callable[[Prior, PolicyOptions], Codebook] | None = None
+    channels: Callable[[int, int, int], int] = lambda asked, tokens, dim: asked
+    numbers: Callable[[Sizes], int] = lambda sizes: 14 * sizes.channels
+    theory: Theory | None = None
+    adapts: bool = False
+    orders: tuple[str, ...] = ()
+    controls: bool = False
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether weights are handed in."""
+        return self.build is None

@@ -8,7 +8,10 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from agents.channel import Field, Message
+from agents.codebook import Codebook, principal
 from agents.inference.posterior import Belief, Inference
+from agents.policies.base import Ingredients, PolicyOptions, Sizes
+from agents.prior import Prior
 from agents.reductions import components, dot
 from agents.task import TokenView
 
@@ -84,3 +87,27 @@ class Bayesian(ABC):
     def atoms(self, state: Workspace) -> Float[np.ndarray, "n M B"]:
         """The posterior over atoms."""
         return state.belief.atoms()
+
+
+def inference_of(given: Ingredients) -> Inference:
+    """The update rule of a policy that holds a belief."""
+    if given.codebook is None:
+        raise ValueError("a policy that holds a belief needs a codebook, and its entry names none")
+    variance = given.channel.variance
+    return Inference(given.prior, given.codebook, given.label_noise, variance, given.options.joint)
+
+
+def principal_codes(prior: Prior, options: PolicyOptions) -> Codebook:
+    """One code for each axis of the prior."""
+    return principal(prior)
+
+
+def numbers_of_a_belief(sizes: Sizes) -> int:
+    """Numbers that a belief keeps of one token and prompt.
+
+    For each atom a triangle of whitened measurements; beside it the inputs, the estimates that served as
+    control, and temporaries of a few rows. A question that is averaged for T rounds is one measurement.
+    """
+    heard = -(-sizes.rounds // sizes.turn) * sizes.channels
+    row = heard * (heard + 5) // 2 + (heard + 2) * sizes.rank + 12
+    return sizes.atoms * row + heard * sizes.dim

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from agents.channel import Field, Message
+from agents.policies.base import Ingredients, PolicyEntry
 from agents.reductions import dot
 from agents.task import TokenView
 
@@ -117,3 +118,12 @@ def root(covariance: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
     """
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+
+
+def build(given: Ingredients) -> Flood:
+    """The policy of an experiment."""
+    prior = given.prior
+    return Flood(given.surroundings.tokens, prior.mean(), root(prior.covariance()), given.label_noise)
+
+
+ENTRY = PolicyEntry(build, channels=lambda asked, tokens, dim: tokens * (dim + 1), theory="light cone")

@@ -9,7 +9,14 @@ from jaxtyping import Float, Integer
 from agents.channel import Field, Message
 from agents.inference.posterior import Belief
 from agents.policies.adaptive import Adaptive, widest
-from agents.policies.bayesian import Bayesian, Workspace
+from agents.policies.base import Ingredients, PolicyEntry
+from agents.policies.bayesian import (
+    Bayesian,
+    Workspace,
+    inference_of,
+    numbers_of_a_belief,
+    principal_codes,
+)
 from agents.task import TokenView
 
 
@@ -42,7 +49,7 @@ class Relay(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Unasked(Adaptive):
+class LeastAsked(Adaptive):
     """Asks along the widest of the codes that it has asked least often: scale after scale.
 
     The same tokens answer again, so a second answer tells little; and on a sparse graph nobody is around
@@ -145,3 +152,15 @@ def _passed_on(averaging: Averaging, field: Field, reach: Float[np.ndarray, "3 n
         relayed=effective * passes,
     )
     return Averaging(averaging.before, held, passes)
+
+
+def build(given: Ingredients) -> Gossip:
+    """The policy of an experiment."""
+    asking = LeastAsked(inference_of(given), given.channel.channels, given.options.control_variate)
+    turns = given.options.turns
+    return Gossip(asking, turns, given.surroundings.reach(max(turns)))
+
+
+ENTRY = PolicyEntry(
+    build, principal_codes, numbers=numbers_of_a_belief, theory="averaging", adapts=True, controls=True
+)

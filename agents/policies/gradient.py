@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from agents.channel import Field, Message
+from agents.policies.base import Ingredients, PolicyEntry
 from agents.reductions import dot
 from agents.task import TokenView
 
@@ -100,3 +101,14 @@ def step_length(tokens: Float[np.ndarray, " N"], dim: int, label_noise: float) -
     largest = dim + 2.0 * sqrt(dim * tail) + 2.0 * tail
     best = tokens / (tokens + dim + 1 + dim * label_noise**2)
     return np.minimum(best, 2.0 * tokens / (tokens + largest))
+
+
+def build(given: Ingredients) -> Gradient:
+    """The policy of an experiment."""
+    around, dim, step = given.surroundings, given.prior.dim, given.options.step
+    if step is not None:
+        return Gradient(dim, np.full(around.tokens, step))
+    return Gradient(dim, step_length(around.fewest_beside(), dim, given.label_noise))
+
+
+ENTRY = PolicyEntry(build, channels=lambda asked, tokens, dim: dim)

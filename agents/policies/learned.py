@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from agents.channel import Field, Message
+from agents.policies.base import PolicyEntry
 from agents.reductions import affine, dot
 from agents.task import TokenView
 
@@ -26,7 +27,7 @@ class Layer(NamedTuple):
     Attributes:
         query: from the workspace to K queries, rows channel by channel [K d, W].
         emission: what a message carries of the workspace itself [K, W].
-        update: affine maps of the feedforward block, a hinge between each two.
+        update: affine maps of the feedforward block, a ReLU between each two.
     """
 
     query: Affine
@@ -104,3 +105,6 @@ class Learned:
     def atoms(self, state: Float[np.ndarray, "n W B"]) -> None:
         """A trained network states no posterior."""
         return
+
+
+ENTRY = PolicyEntry(build=None, numbers=lambda sizes: 4 * sizes.width, controls=True)

@@ -6,8 +6,11 @@ import numpy as np
 from jaxtyping import Integer
 
 from agents.channel import Field
+from agents.codebook import Codebook, pooled, principal
 from agents.inference.posterior import Belief, Inference
-from agents.policies.bayesian import Bayesian
+from agents.policies.base import Ingredients, PolicyEntry, PolicyOptions
+from agents.policies.bayesian import Bayesian, inference_of, numbers_of_a_belief
+from agents.prior import Prior
 
 Schedule = tuple[tuple[int, ...], ...]
 
@@ -94,3 +97,29 @@ def open_loop(
         asked[list(codes)] += 1
         schedule.append(codes)
     return tuple(schedule)
+
+
+def build(given: Ingredients) -> Static:
+    """The policy of an experiment; one schedule serves all positions, that of the token that hears most."""
+    inference, channels, control = inference_of(given), given.channel.channels, given.options.control_variate
+    if given.options.order == "pooled":
+        schedule = in_turn(len(inference.codebook), given.rounds, channels)
+    else:
+        effective = float(given.surroundings.effective().max())
+        schedule = open_loop(inference, given.rounds, channels, effective, control)
+    return Static(inference, channels, control, schedule)
+
+
+def codebook(prior: Prior, options: PolicyOptions) -> Codebook:
+    """The nodes of a tree one by one, or the levels as a whole."""
+    return pooled(prior) if options.order == "pooled" else principal(prior)
+
+
+ENTRY = PolicyEntry(
+    build,
+    codebook,
+    numbers=numbers_of_a_belief,
+    theory="state evolution",
+    orders=("codes", "pooled"),
+    controls=True,
+)

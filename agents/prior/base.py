@@ -4,8 +4,9 @@ The family is closed under linear measurements with Gaussian noise, so that the 
 rule. One atom is a Gaussian prior; a zero covariance is a discrete prior; a tree is in between.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -92,3 +93,46 @@ def draw_latent(prior: Prior, seed: int, prompts: range) -> Latent:
         for column in range(rank):
             vector = vector + prior.factor[:, column, None] * jitter[column]
     return Latent(atom, np.ascontiguousarray(vector))
+
+
+class PriorOptions(NamedTuple):
+    """What an experiment file says of its prior; each kind reads what it needs.
+
+    Attributes:
+        levels: depth D of a tree.
+        branching: children r of each internal node.
+        decay: ratio rho of the amplitudes of consecutive levels.
+        dim: input dimension d.
+        directions: `orthonormal` or `random`.
+        jitter: share of E|w|^2 in a Gaussian around the leaves.
+        seed: address of the random directions.
+    """
+
+    levels: int = 3
+    branching: int = 2
+    decay: float = 0.8
+    dim: int = 7
+    directions: Literal["orthonormal", "random"] = "orthonormal"
+    jitter: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PriorEntry:
+    """One kind of prior: how it is made, and how large it will be.
+
+    Attributes:
+        build: from what the experiment file says.
+        atoms: number M of mixture components, known before the prior is made.
+        leaves: components of the tree that it is made from, which take time and memory too.
+        rank: columns R of the factor of the shared covariance.
+        least_dim: smallest input dimension d in which it exists.
+        null: kind that has the same mean and covariance and no structure; None for a kind that is its own.
+    """
+
+    build: Callable[[PriorOptions], Prior]
+    atoms: Callable[[PriorOptions], int] = lambda options: 1
+    leaves: Callable[[PriorOptions], int] = lambda options: 1
+    rank: Callable[[PriorOptions], int] = lambda options: options.dim
+    least_dim: Callable[[PriorOptions], int] = lambda options: 1
+    null: str | None = None

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from agents.prior.base import Prior
+from agents.prior.base import Prior, PriorEntry
+from agents.prior.tree import TREE
 
 
 def gaussian(dim: int) -> Prior:
@@ -32,7 +33,7 @@ def matched_gaussian(prior: Prior) -> Prior:
     Source: THEORY.md section 4.
 
     Example:
-        >>> from agents.prior.tree import tree
+        >>> from agents.prior import tree
         >>> null = matched_gaussian(tree(2, 2, 0.5, 3))
         >>> bool(np.allclose(null.covariance(), tree(2, 2, 0.5, 3).covariance()))
         True
@@ -57,3 +58,11 @@ def matched_gaussian(prior: Prior) -> Prior:
         scales=prior.scales[: len(axes)],
         branches=np.zeros((1, 0), dtype=int),
     )
+
+
+GAUSSIAN = PriorEntry(lambda options: gaussian(options.dim))
+MATCHED_GAUSSIAN = PriorEntry(
+    lambda options: matched_gaussian(TREE.build(options)),
+    leaves=TREE.leaves,
+    least_dim=TREE.least_dim,
+)

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from agents.prior.base import Prior
+from agents.prior.base import Prior, PriorEntry, PriorOptions
 from agents.rng import Purpose, normals
 
 Directions = Literal["orthonormal", "random"]
@@ -126,3 +126,31 @@ def _rotation(dim: int, seed: int) -> Float[np.ndarray, "d d"]:
     gaussian_matrix = normals(seed, Purpose.PRIOR, range(dim), dim)
     q, r = np.linalg.qr(gaussian_matrix)
     return np.ascontiguousarray((q * np.sign(np.diag(r))).T)
+
+
+def from_options(options: PriorOptions) -> Prior:
+    """The tree that an experiment file describes."""
+    return tree(
+        options.levels, options.branching, options.decay, options.dim, options.directions, options.jitter,
+        options.seed,
+    )  # fmt: skip
+
+
+def leaves(options: PriorOptions) -> int:
+    """Number of leaves, r^D."""
+    return int(options.branching**options.levels)
+
+
+def least_dim(options: PriorOptions) -> int:
+    """Smallest input dimension d that holds the tree's directions."""
+    return axes_needed(options.levels, options.branching) if options.directions == "orthonormal" else 1
+
+
+TREE = PriorEntry(
+    from_options,
+    atoms=leaves,
+    leaves=leaves,
+    rank=lambda options: options.dim if options.jitter else 0,
+    least_dim=least_dim,
+    null="matched_gaussian",
+)

@@ -1,7 +1,7 @@
 """The constrained linear attention transformer, and its export to message-passing tokens.
 
 A layer is a round: every token asks along a query that it reads from its workspace, says one clipped and
-rounded number for each head, hears the mean over its neighbours, and thinks.
+rounded number for each head, hears the mean over its neighbours, and updates its workspace.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ class Architecture:
         heads: scalar channels K.
         width: workspace W.
         hidden: width of the feedforward block.
-        feedforward: False makes the block one affine map, without a hinge.
+        feedforward: False makes the block one affine map, without a ReLU.
         adaptive_queries: False replaces the query Q p by a learned constant.
         control_variate: False leaves the token's own estimate R p out of the message.
         looped: True repeats one layer, with the same weights, L times.

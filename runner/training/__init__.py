@@ -1,79 +1,76 @@
-"""Training of the constrained linear attention transformer, one model or many at a time."""
+"""Training of transformers, one model or many at a time; trained weights are kept and used again."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from jaxtyping import Float
+from agents.transformer.model import Transformer
+from runner.build import Built, build
+from runner.config.experiment import Experiment
+from runner.progress import Progress
+from runner.training.baselines import Baseline, BaselineJob, train_baselines
+from runner.training.job import job_of
+from runner.training.store import Trained, obtain
+from runner.training.trainer import train_all
 
-from agents.channel import Channel
-from agents.prior import Prior
-from agents.transformer.model import Architecture
-from runner.training.checkpoint import SAVE_SECONDS, Checkpoint, CheckpointRefused
-from runner.training.cohort import REPORT_EVERY, Diverged
-from runner.training.pool import check, train_all
-from runner.training.together import train_together
-from runner.weights import Job, Recipe, Trained
-
-__all__ = [
-    "REPORT_EVERY",
-    "CheckpointRefused",
-    "Diverged",
-    "Job",
-    "Recipe",
-    "Trained",
-    "train",
-    "train_all",
-]
+__all__ = ["Trained", "train", "trained_baselines", "trained_models"]
 
 
 def train(
-    prior: Prior,
-    label_noise: float,
-    channel: Channel,
-    mixing: Float[np.ndarray, "rows N"],
-    architecture: Architecture,
-    recipe: Recipe,
-    device: str | torch.device | None = None,
-    on_progress: Callable[[int, float], None] | None = None,
-    folder: Path | None = None,
-    save_seconds: float = SAVE_SECONDS,
-) -> Trained:
-    """Train one transformer to estimate w after its last layer; on a CPU, same arguments, same weights.
-
-    loss = E|w - w_L|^2 + auxiliary * (rate / learning_rate) * mean over 0 < l < L of E|w - w_l|^2
-
-    Prompts come from generators of their own, at an address of their own, so that none of them is among
-    the prompts of a simulation.
+    experiment: Experiment | Built, out: Path | str = "runs", progress: Progress | None = None
+) -> Trained[Transformer]:
+    """Train the transformer of an experiment, or take it from the folder where its weights are kept.
 
     Args:
-        prior: prior of the task.
-        label_noise: sigma.
-        channel: the bound on a message.
-        mixing: weights A of the locality graph, rows sum to 1; one row if all tokens hear the same.
-        architecture: sizes and parts of the model.
-        recipe: how to train it.
-        device: where; by default on CUDA where there is one.
-        on_progress: told (steps done, mean loss since the last call) from time to time.
-        folder: where a checkpoint is kept, from which interrupted training goes on; it is removed at the end.
-        save_seconds: between two checkpoints, at least.
+        experiment: its depth is run.rounds, its architecture and training are those of [transformer].
+        out: folder below which weights are kept, in `weights`.
+        progress: shows how far training is; by default nothing is shown.
 
     Raises:
-        ValueError: if the parts do not fit together.
-        Diverged: if the loss is not finite or explodes.
-        CheckpointRefused: if the checkpoint belongs to something else.
+        UsageError: if the experiment cannot be run.
+        RunError: if a loss is not finite or explodes, or a file of weights is damaged or of something else.
 
-    Source: THEORY.md section 8.
+    Example:
+        >>> import tempfile
+        >>> short = {"policy.kind": "learned", "transformer.steps": 5, "run.rounds": 1, "task.tokens": 4}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trained = train(Experiment().with_values(short), folder)
+        >>> trained.model().sizes.layers
+        1
     """
-    job = Job(prior, label_noise, channel, mixing, architecture, recipe)
-    check(job)
-    checkpoint = Checkpoint(folder, job, save_seconds)
+    built = experiment if isinstance(experiment, Built) else build(experiment)
+    return trained_models([built], Path(out) / "weights", 1, progress or Progress(quiet=True))[0]
 
-    def tell(index: int, step: int, loss: float) -> None:
-        if on_progress is not None:
-            on_progress(step, loss)
 
-    ((_, trained),) = train_together([job], device, tell, [checkpoint])
-    checkpoint.remove()
-    return trained
+def trained_models(
+    experiments: Sequence[Built], folder: Path, workers: int, progress: Progress
+) -> list[Trained[Transformer]]:
+    """The trained transformer of each experiment; only what the folder lacks is trained.
+
+    Args:
+        experiments: one for each model.
+        folder: where weights are kept.
+        workers: processes that train side by side.
+        progress: shows how far training is.
+
+    Raises:
+        RunError: if a loss is not finite or explodes, or a file is damaged or of something else.
+    """
+    jobs = [job_of(built) for built in experiments]
+    return obtain(jobs, train_all, folder, workers, progress, "transformer")
+
+
+def trained_baselines(
+    jobs: Sequence[BaselineJob], folder: Path, workers: int, progress: Progress
+) -> list[Trained[Baseline]]:
+    """The trained baseline of each job; only what the folder lacks is trained.
+
+    Args:
+        jobs: from `baseline_job_of`, one for each model.
+        folder: where weights are kept.
+        workers: processes that train side by side, at most.
+        progress: shows how far training is.
+
+    Raises:
+        RunError: if a loss is not finite or explodes, or a file is damaged or of something else.
+    """
+    return obtain(jobs, train_baselines, folder, workers, progress, "baseline")

@@ -81,7 +81,7 @@ class Backward:
         layers, misses, after = [], [], []
         for index, some in enumerate(stack.having):
             layers.append(self._forward(index, workspace[:some], estimate[:some], heard))
-            workspace = self._think(index, layers[-1])
+            workspace = self._feedforward(index, layers[-1])
             estimate = torch.bmm(workspace, readout[:some].mT)
             misses.append(estimate - task[:some])
             after.append(workspace)
@@ -134,7 +134,7 @@ class Backward:
         both = torch.cat([workspace, field], dim=-1, out=self._heard[index])
         return _Layer(workspace, asked, scale, answer, along, both)
 
-    def _think(self, index: int, kept: _Layer) -> Float[Tensor, "some B W"]:
+    def _feedforward(self, index: int, kept: _Layer) -> Float[Tensor, "some B W"]:
         """The workspace after the feedforward block."""
         *_, matrix, bias = weights = self._stack.weights.layer(index, len(kept.workspace))
         after = self._after[index]
@@ -160,7 +160,7 @@ class Backward:
         slopes[-1].copy_(along.sum(1))
         field = along.new_empty(some, size, heads)
         for part in self._parts[index]:
-            self._unthink(index, part, kept.heard[part], along[part], field[part])
+            self._feedforward_backward(index, part, kept.heard[part], along[part], field[part])
         raw = kept.asked[..., : self._asked].view(some, size, heads, dim)
         scaled = (field * kept.scale)[..., None]
         bent = (kept.along * kept.scale.square())[..., None]  # the unit query turns, it does not grow
@@ -174,7 +174,7 @@ class Backward:
             return torch.zeros_like(kept.answer)
         return heard.missed((scaled * raw).sum(2))
 
-    def _unthink(
+    def _feedforward_backward(
         self,
         index: int,
         part: slice,
@@ -189,9 +189,9 @@ class Backward:
         if self._stack.sizes.feedforward:
             hidden = self._hidden[index][part]
             slopes[4][part] = torch.bmm(along.mT, hidden)
-            inner, hinges = self._slope[: len(along)], self._open[: len(along)]
+            inner, active = self._slope[: len(along)], self._open[: len(along)]
             torch.bmm(along, weights[4][part], out=inner)
-            inner.mul_(torch.sign(hidden, out=hinges))
+            inner.mul_(torch.sign(hidden, out=active))
             slopes[3][part] = inner.sum(1)
         slopes[2][part] = torch.bmm(heard.mT, inner).mT  # faster than the product of the transposes
         matrix = weights[2][part]

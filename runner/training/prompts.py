@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from agents.channel import Channel
 from agents.rng import Purpose, uniforms
 from agents.transformer.model import transmit
-from runner.weights import Job
+from runner.training.job import Job
 
 
 class Use(IntEnum):
@@ -117,7 +117,7 @@ class _Draw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Material:
+class PromptSource:
     """What prompts are made of, as tensors on the device: prior, label noise, tokens, channel."""
 
     atoms: Float[Tensor, "M d"]
@@ -129,7 +129,7 @@ class Material:
     statistics: bool
 
     @classmethod
-    def of(cls, job: Job, place: torch.device) -> Self:
+    def of(cls, job: Job, place: torch.device) -> "PromptSource":
         """The material of a job."""
         parts = (job.prior.atoms, job.prior.weights, job.prior.factor, job.mixing)
         atoms, weights, factor, mixing = (
@@ -150,7 +150,7 @@ class Stream:
         use: what they are for.
     """
 
-    def __init__(self, material: Material, seed: int, layers: int, use: Use = Use.TRAINING) -> None:
+    def __init__(self, material: PromptSource, seed: int, layers: int, use: Use = Use.TRAINING) -> None:
         self._material, place = material, material.atoms.device
         # A CPU generator keeps 32 bits of its seed; the last tells what the prompts are for.
         address = uniforms(seed, Purpose.TRAINING, range(1), 2 + layers)[1:, 0]
@@ -189,8 +189,8 @@ class Stream:
     def _moments(self, task: Float[Tensor, "B d"], generator: torch.Generator) -> _Draw:
         """X'X / N and X'y / N, from the lower triangle that squares to a Wishart matrix.
 
-        Source: M. S. Bartlett, On the theory of statistical regression (1934),
-            doi:10.1017/S0370164600016941; THEORY.md section 7, state evolution exact at any N.
+        Source: M. S. Bartlett, On the theory of statistical regression (1933),
+            doi:10.1017/S0370164600015637; THEORY.md section 7, state evolution exact at any N.
         """
         this, (size, dim) = self._material, task.shape
         tokens = this.mixing.shape[1]
@@ -210,7 +210,7 @@ class Stream:
         return torch.randn(shape, generator=generator, device=self._material.atoms.device)
 
 
-def side_by_side(material: Material, draws: Sequence[_Draw], streams: Sequence[int]) -> Prompts:
+def side_by_side(material: PromptSource, draws: Sequence[_Draw], streams: Sequence[int]) -> Prompts:
     """Prompts for a stack of models, of which model m uses the draw of stream streams[m]."""
     models = len(streams)
 

@@ -16,14 +16,14 @@ from runner.training.prompts import Prompts
 _ALIGN = 16  # single-precision numbers in 64 bytes
 
 
-class Layout:
+class WeightLayout:
     """Where each weight of a model lies in one row of numbers.
 
     A shallow model's row is the beginning of a deeper one's. Query and emission lie one after the other,
     and are applied as one matrix; what is applied begins at a multiple of 64 bytes.
 
     Example:
-        >>> shallow, deep = (Layout(Architecture(dim=3, layers=layers)) for layers in (1, 2))
+        >>> shallow, deep = (WeightLayout(Architecture(dim=3, layers=layers)) for layers in (1, 2))
         >>> all(deep.places[name] == place for name, place in shallow.places.items())
         True
     """
@@ -116,7 +116,7 @@ class Stack:
         if list(depths) != sorted(depths, reverse=True) or depths[0] != sizes.layers:
             raise ValueError(f"the deepest models come first, and the first has {sizes.layers} layers")
         self.sizes, self.rows, self.slope = sizes, rows, torch.zeros_like(rows)
-        self._layout = Layout(sizes)
+        self._layout = WeightLayout(sizes)
         self.having = [sum(depth > layer for depth in depths) for layer in range(sizes.layers)]
         self.weights, self.gradient = self.views(rows), self.views(self.slope)
         for weight in self.weights.all():

@@ -14,17 +14,17 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.step import Sent
-from runner.assembly import mixing_for, prior_of, system_of
-from runner.experiment import Experiment
-from runner.local import LocalEngine
-from runner.ray_environment import prepare
+from runner.build import build
+from runner.config.experiment import Experiment
+from runner.engines.environment import prepare
+from runner.engines.local import LocalEngine
 from tests.bench import training
 
 prepare(joining=False)
 
 import ray  # noqa: E402  (reads its environment when imported)
 
-from runner.cluster import RayEngine  # noqa: E402
+from runner.engines.ray import RayEngine  # noqa: E402
 
 
 @ray.remote(num_cpus=0)
@@ -60,8 +60,8 @@ def main() -> None:
             "channel.bits": 16,
         }
     )
-    prior, mixing = prior_of(experiment), mixing_for(experiment)
-    system, prompts = system_of(experiment, prior, mixing), range(options.prompts)
+    built, prompts = build(experiment), range(options.prompts)
+    system, mixing = built.system, built.mixing
     engine, local = RayEngine(), LocalEngine()
 
     def on_ray() -> None:

@@ -19,8 +19,8 @@ from rich.table import Table
 from agents.channel import Channel
 from agents.prior import tree
 from agents.transformer.model import Architecture, Transformer
-from runner.training import Job, train_all
-from runner.weights import recipe_for
+from runner.training.job import Job, recipe_for
+from runner.training.trainer import train_all
 
 _TOKENS = 32
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from runner.local import LocalEngine
-from runner.weights import TRAINING_VERSION
+from runner.engines.local import LocalEngine
+from runner.training.job import TRAINING_VERSION
 from tests.golden import CASES, RECORD, instructions, losses, played, predicted
 
 if TYPE_CHECKING:
-    from runner.cluster import RayEngine
+    from runner.engines.ray import RayEngine
 
 GOLDEN: dict[str, Any] = json.loads(RECORD.read_text())
 # On other instructions logarithms and products may round otherwise, in the last digits.

@@ -1,4 +1,4 @@
-"""An explicit agent written into the weights of a transformer: histories, cells, hinges, wiring."""
+"""An explicit agent written into the weights of a transformer: histories, cells, ReLUs, wiring."""
 
 from agents.transformer.compiler.compiled import Compiled, Precision, compile_policy
 

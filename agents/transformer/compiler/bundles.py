@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from agents.transformer.compiler.cells import Cells, distance, weighed
-from agents.transformer.compiler.histories import EDGE, History, Outlook, Survey
+from agents.transformer.compiler.survey import EDGE, History, Outlook, Survey
 
 
 class Entry(NamedTuple):

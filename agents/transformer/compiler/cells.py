@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from agents.transformer.compiler.histories import EDGE, History, Survey
+from agents.transformer.compiler.survey import EDGE, History, Survey
 
-_POWER = 0.25  # a doubt of probability p counts as p^(1/4): what comes later may revive it
+_POWER = 0.25  # a belief of probability p counts as p^(1/4): later fields may raise it again
 _FIELD = 0.3  # arc of a field that is one standard deviation longer
 _SHARE = 0.2  # a cell of probability P has an arc of arc / P^(1/5), which lowers the error most for its cost
 _ROOM = 2.0  # cuts do not overtake each other within so many standard deviations of an offset

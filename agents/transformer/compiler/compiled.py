@@ -16,10 +16,10 @@ from agents.policies.adaptive import Adaptive
 from agents.policies.learned import Learned
 from agents.transformer.compiler.bundles import bundled, common_slopes
 from agents.transformer.compiler.cells import Cells, cut
-from agents.transformer.compiler.histories import EDGE, History, beginning, outlook, survey
-from agents.transformer.compiler.relu import Layout
+from agents.transformer.compiler.relu import WorkspaceLayout
 from agents.transformer.compiler.splines import curvature, interpolation_error, knots_for, spline
-from agents.transformer.compiler.wiring import CLAMP, Step, wire
+from agents.transformer.compiler.survey import EDGE, History, beginning, outlook, survey
+from agents.transformer.compiler.wiring import CLAMP, Transition, wire
 
 
 class Precision(NamedTuple):
@@ -55,7 +55,7 @@ class Compiled:
     """
 
     learned: Learned
-    layout: Layout
+    layout: WorkspaceLayout
     histories: tuple[tuple[History, ...], ...]
     errors: Float[np.ndarray, "L 2"]
 
@@ -75,7 +75,7 @@ def compile_policy(
     """The weights with which a constrained linear attention transformer does what an adaptive agent does.
 
     They hold on the complete graph, where all tokens ask the same, so that every field is the mean of N
-    messages. K = 1; each layer has one hidden layer of hinges. Only float64 resolves its decisions.
+    messages. K = 1; each layer has one hidden layer of ReLUs. Only float64 resolves its decisions.
 
     Args:
         policy: the agent, with one channel; its prior a binary orthonormal tree without jitter.
@@ -103,7 +103,7 @@ def compile_policy(
     precision = precision or Precision()
     _check(policy, tokens, rounds)
     bundles = [beginning(policy, rounds)]
-    plan: list[list[Step]] = []
+    plan: list[list[Transition]] = []
     extents = [np.zeros((1, 0))]
     errors = np.zeros((rounds, 2))
     for round in range(1, rounds + 1):
@@ -121,7 +121,9 @@ def compile_policy(
         errors[round - 1, 0] = sum(map(interpolation_error, integrals.tolist(), knots))
         errors[round - 1, 1] = chance @ [part.bent for part in splines]
         if not left:
-            plan.append([Step(*parts, None, []) for parts in zip(bundles, slopes, splines, strict=True)])
+            plan.append(
+                [Transition(*parts, None, []) for parts in zip(bundles, slopes, splines, strict=True)]
+            )
             break
         cells = [
             cut(seen, history, precision.arc, precision.least)
@@ -133,10 +135,12 @@ def compile_policy(
                 f"round {round} takes {len(following)} bundles of histories, more than {precision.states}: "
                 "raise states, arc or merge of the precision, or compile fewer rounds or levels"
             )
-        plan.append([Step(*parts) for parts in zip(bundles, slopes, splines, cells, entries, strict=True)])
+        plan.append(
+            [Transition(*parts) for parts in zip(bundles, slopes, splines, cells, entries, strict=True)]
+        )
         extents.append(_extent(plan[-1], cells, extents[-1], len(following)))
         bundles = following
-    layout = Layout(max(map(len, plan)), rounds, policy.inference.prior.dim)
+    layout = WorkspaceLayout(max(map(len, plan)), rounds, policy.inference.prior.dim)
     farthest = [max(float(extent[:, i].max()) for extent in extents[i + 1 :]) for i in range(rounds - 1)]
     size = float(np.abs(policy.inference.prior.atoms).max())
     bounds = np.concatenate(
@@ -154,7 +158,7 @@ def compile_policy(
 
 
 def _extent(
-    steps: list[Step], cells: list[Cells], before: Float[np.ndarray, "S l"], count: int
+    steps: list[Transition], cells: list[Cells], before: Float[np.ndarray, "S l"], count: int
 ) -> Float[np.ndarray, "T offsets"]:
     """How large each offset can be in each bundle of the next round."""
     extent = np.zeros((count, before.shape[1] + 1))

@@ -1,4 +1,4 @@
-"""Piecewise linear functions written into one hidden layer of hinges."""
+"""Piecewise linear functions written into one hidden layer of ReLUs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from agents.policies.learned import Affine
 
 
 @dataclass(frozen=True)
-class Layout:
+class WorkspaceLayout:
     """Which coordinates of a compiled workspace hold what.
 
     The first say in which bundle of histories the token is: one of them is 1, the others 0. Then come, for
@@ -23,7 +23,7 @@ class Layout:
         dim: d.
 
     Example:
-        >>> layout = Layout(states=10, rounds=3, dim=7)
+        >>> layout = WorkspaceLayout(states=10, rounds=3, dim=7)
         >>> layout.width, layout.offset(0), layout.near(1), layout.estimate
         (21, 10, 13, slice(14, 21, None))
     """
@@ -61,14 +61,14 @@ class Layout:
         return self.states + self.rounds - 1 + index
 
 
-class Block:
+class ReluBlock:
     """A feedforward block under construction: hidden units one after the other.
 
     Args:
         bounds: largest magnitude of each coordinate of the workspace, and of the field after them.
 
     Example:
-        >>> block = Block(np.array([1.0, 8.0]))
+        >>> block = ReluBlock(np.array([1.0, 8.0]))
         >>> block.add({1: 1.0}, -0.5, {0: 2.0}, gate=0)  # 2 relu(s - 0.5) where p[0] = 1, else 0
         >>> first, second = block.weights()
         >>> hidden = lambda p, s: np.maximum(first.weight @ np.array([p, s]) + first.bias, 0)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from agents.transformer.compiler.histories import EDGE, History, Survey
+from agents.transformer.compiler.survey import EDGE, History, Survey
 
 
 class Spline(NamedTuple):

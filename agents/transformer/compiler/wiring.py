@@ -9,15 +9,15 @@ from agents.codebook import Codebook
 from agents.policies.learned import Affine, Layer
 from agents.transformer.compiler.bundles import Entry
 from agents.transformer.compiler.cells import Cells
-from agents.transformer.compiler.histories import EDGE, History
-from agents.transformer.compiler.relu import Block, Layout
+from agents.transformer.compiler.relu import ReluBlock, WorkspaceLayout
 from agents.transformer.compiler.splines import Spline
+from agents.transformer.compiler.survey import EDGE, History
 
 CLAMP = 2.5  # offsets are held within so many standard deviations
 _NEGLIGIBLE = 0.01  # a tilt that matters less than this share of the wanted error is left out
 
 
-class Step(NamedTuple):
+class Transition(NamedTuple):
     """What one bundle of histories does with a field.
 
     Attributes:
@@ -36,8 +36,8 @@ class Step(NamedTuple):
 
 
 def wire(
-    steps: list[Step],
-    layout: Layout,
+    steps: list[Transition],
+    layout: WorkspaceLayout,
     bounds: Float[np.ndarray, " inputs"],
     codebook: Codebook,
     error: float,
@@ -56,7 +56,7 @@ def wire(
     Source: THEORY.md section 8, two systems, one computation.
     """
     query = np.zeros((layout.dim, layout.width))
-    block = Block(bounds)
+    block = ReluBlock(bounds)
     for coordinate in range(layout.estimate.start, layout.estimate.stop):  # the old estimate goes
         for sign in (1.0, -1.0):
             block.add({coordinate: sign}, 0.0, {coordinate: -sign})
@@ -71,13 +71,13 @@ def wire(
     return Layer(Affine(query, np.zeros(layout.dim)), silence, block.weights())
 
 
-def _line(layout: Layout, step: Step) -> dict[int, float]:
+def _line(layout: WorkspaceLayout, step: Transition) -> dict[int, float]:
     """z = s - slope.offset."""
     moved = {layout.offset(i): -float(slope) for i, slope in enumerate(step.slope)}
     return {layout.field: 1.0, **moved}
 
 
-def _vector(layout: Layout, values: Float[np.ndarray, " d"]) -> dict[int, float]:
+def _vector(layout: WorkspaceLayout, values: Float[np.ndarray, " d"]) -> dict[int, float]:
     return {layout.estimate.start + i: float(value) for i, value in enumerate(values) if abs(value) > 1e-12}
 
 
@@ -87,9 +87,14 @@ def _plus(outputs: dict[int, float], more: dict[int, float], sign: float = 1.0) 
 
 
 def _write_estimate(
-    block: Block, layout: Layout, state: int, step: Step, error: float, constant: dict[int, float]
+    block: ReluBlock,
+    layout: WorkspaceLayout,
+    state: int,
+    step: Transition,
+    error: float,
+    constant: dict[int, float],
 ) -> None:
-    """Hinges at the knots, and beside each one that moves with an offset: their difference is a slope.
+    """ReLUs at the knots, and beside each one that moves with an offset: their difference is a slope.
 
     relu(z - t) - relu(z - t - k x) = k x beyond the knot t, for any small offset x.
     """
@@ -97,7 +102,7 @@ def _write_estimate(
     gaps = np.diff(spline.knots)
     slopes = np.zeros((len(spline.knots) + 1, layout.dim))
     slopes[1:-1] = np.diff(spline.values, axis=0) / gaps[:, None]
-    hinges = np.diff(slopes, axis=0)  # change of slope at each knot [J, d]
+    kinks = np.diff(slopes, axis=0)  # change of slope at each knot [J, d]
     origin = spline.values[0].copy()
     for index, tilt in enumerate(spline.tilts):
         near = layout.near(index)
@@ -109,24 +114,24 @@ def _write_estimate(
         for knot, jump in enumerate(np.diff(tilt, axis=0)):
             closest = gaps[max(knot - 1, 0) : knot + 1].min() if len(gaps) else 0.1
             reach = float(closest / (2 * history.spread[index]))
-            hinges[knot] += jump / reach
+            kinks[knot] += jump / reach
             moved = {**line, near: -reach}
             block.add(moved, -float(spline.knots[knot]), _vector(layout, -jump / reach), gate=state)
-    for knot, hinge in zip(spline.knots, hinges, strict=True):
-        block.add(line, -float(knot), _vector(layout, hinge), gate=state)
+    for knot, kink in zip(spline.knots, kinks, strict=True):
+        block.add(line, -float(knot), _vector(layout, kink), gate=state)
     _plus(constant, _vector(layout, origin))
 
 
 def _write_cells(
-    block: Block,
-    layout: Layout,
+    block: ReluBlock,
+    layout: WorkspaceLayout,
     state: int,
-    step: Step,
+    step: Transition,
     cells: Cells,
     ramp: float,
     constant: dict[int, float],
 ) -> None:
-    """Steps at the cuts, each a pair of steep hinges; and the offset within each cell, a saw's tooth."""
+    """Steps at the cuts, each a pair of steep ReLUs; within a cell the offset rises from its lower bound."""
     line, index = _line(layout, step), len(step.history.codes)
     middle, spread = cells.centres[:, -1], cells.spread[:, -1]
     edges = np.concatenate([[-np.inf], cells.cuts, [np.inf]])
@@ -151,7 +156,7 @@ def _write_cells(
             block.add(cut, -float(place) + side * ramp / 2, steep, gate=state)
 
 
-def _entered(layout: Layout, entry: Entry) -> dict[int, float]:
+def _entered(layout: WorkspaceLayout, entry: Entry) -> dict[int, float]:
     """What it takes to enter a bundle: its one, and what the earlier offsets are from its centre."""
     outputs = {entry.target: 1.0}
     for index, (shift, near) in enumerate(zip(entry.shift, entry.near, strict=True)):

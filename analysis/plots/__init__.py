@@ -1,0 +1,1 @@
+"""Figures: from a frame to a matplotlib figure, in one style."""

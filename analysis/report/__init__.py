@@ -1,0 +1,1 @@
+"""What a comparison showed, in words."""

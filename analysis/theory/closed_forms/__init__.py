@@ -1,0 +1,1 @@
+"""Closed forms: where risk needs neither simulation nor state evolution."""

@@ -1,0 +1,1 @@
+"""Dynamic programming: the best adaptive choice of codes, exact for small trees."""

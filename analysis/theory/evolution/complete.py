@@ -1,0 +1,182 @@
+"""State evolution: the same policy on an effective channel in place of N tokens.
+
+On the complete graph all tokens hear the same fields and hold the same belief, so one belief and the
+law of the fields determine the risk. The cost does not depend on N.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from analysis.statistics import standard_error
+from analysis.theory.evolution.fields import BLOCK, ExactLaw, GaussianLaw, draw
+from analysis.theory.evolution.posterior import (
+    Average,
+    Posterior,
+    Record,
+    border,
+    condition,
+    start,
+    token_covariance,
+)
+from analysis.theory.evolution.quantiser import Quantiser
+from analysis.theory.setting import Setting
+
+Form = Literal["gaussian", "exact"]
+_TIE = 1e-9  # posterior variances closer than this count as equal: the lower index is asked
+_NUMBERS = 2_000_000  # numbers in the largest array of a chunk of blocks
+
+
+class Prediction(NamedTuple):
+    """Predicted risk E|w - estimate|^2 / E|w|^2 after rounds 0..L.
+
+    Attributes:
+        risk: mean over samples [L+1].
+        risk_se: its standard error [L+1].
+        errors: |w - estimate|^2 / E|w|^2 of each sample, for paired comparisons [L+1, n].
+    """
+
+    risk: Float[np.ndarray, " rounds"]
+    risk_se: Float[np.ndarray, " rounds"]
+    errors: Float[np.ndarray, "rounds n"]
+
+
+def evolve(setting: Setting, form: Form, samples: int, seed: int) -> Prediction:
+    """Predict the risk after each round by drawing the fields themselves, never a token.
+
+    `exact` draws the Gram matrix of inputs and label noise, of which every field is a function: it is
+    exact at every integer N while messages are neither clipped nor rounded coarsely. Where they are, mean
+    and variance of each field stay exact, in either form, and its correlation with other rounds is taken
+    as that of its linear part. `gaussian` draws the fields jointly Gaussian with the covariance of
+    THEORY.md section 5: exact as N -> infinity, the deviation of the risk being of order 1/N at a fixed
+    signal-to-noise ratio of the fields. Where errors have become rare it is their tails that count: the
+    Gaussian form is then too pessimistic by a factor, not by a share. Sample i of a seed has the same
+    true w and Gram matrix under every policy.
+
+    Args:
+        setting: the system.
+        form: law of the fields.
+        samples: number of independent prompts.
+        seed: seed of all draws.
+
+    Raises:
+        ValueError: if `exact` is asked for an N that is not an integer.
+
+    Source: THEORY.md section 7.2.
+
+    Example:
+        >>> from agents.codebook import principal
+        >>> from agents.prior import tree
+        >>> prior = tree(3, 2, 0.8, 7)
+        >>> setting = Setting(prior, principal(prior), "adaptive", 4, 1, 32.0, 0.1, 1.0)
+        >>> risk = evolve(setting, "exact", 2000, seed=0).risk
+        >>> risk.shape, bool(risk[4] < 0.02)
+        ((5,), True)
+    """
+    if form == "exact" and setting.effective != int(setting.effective):
+        raise ValueError(f"the exact form needs an integer number of tokens, got {setting.effective}")
+    few = chunks(setting, range(-(-samples // BLOCK)), setting.prior.dim + 1)
+    parts = [_evolve_blocks(setting, form, seed, blocks) for blocks in few]
+    errors = np.concatenate(parts, axis=1)[:, :samples] / setting.prior.power()
+    return Prediction(errors.mean(axis=1), standard_error(errors), errors)
+
+
+def chunks(setting: Setting, blocks: range, columns: int) -> list[range]:
+    """Blocks of samples, as many at a time as memory should hold; the Gram factor has so many columns."""
+    asked = setting.rounds * setting.channels
+    dim, rank = setting.prior.factor.shape
+    # Per atom: covariance of the fields with right-hand sides and offsets, forms; per sample: Gram factor.
+    per_atom = (asked + 1) * (asked + 1 + rank + dim) + (dim**2 if rank else 0)
+    width = len(setting.prior.weights) * per_atom + (dim + 1) * columns
+    stride = max(_NUMBERS // (width * BLOCK), 1)
+    return [blocks[k : k + stride] for k in range(0, len(blocks), stride)]
+
+
+def quantiser_of(setting: Setting) -> Quantiser:
+    """What clipping and rounding do to the fields."""
+    noise = setting.message_noise_variance**0.5
+    return Quantiser(setting.label_noise, noise, setting.clip, setting.step, setting.effective)
+
+
+def _evolve_blocks(setting: Setting, form: Form, seed: int, blocks: range) -> Float[np.ndarray, "rounds n"]:
+    """Squared error after each round, for the samples of some blocks."""
+    draws = draw(setting.prior, (int(setting.effective),), (setting.rounds, setting.channels), seed, blocks)
+    truth, quantiser = draws.truth, quantiser_of(setting)
+    scale = (setting.effective, setting.label_noise, setting.analogue_variance)
+    law = ExactLaw(*scale, truth, draws.gram) if form == "exact" else GaussianLaw(*scale, truth)
+    record = start(setting.prior, len(truth))
+    belief = condition(setting.prior, record)
+    errors = [((belief.mean() - truth) ** 2).sum(axis=1)]
+    for round in range(1, setting.rounds + 1):
+        control = belief.mean() if setting.control_variate else np.zeros_like(truth)
+        asked = setting.codebook.directions[choose(setting, belief, round)]
+        values = law.fields(asked, control, draws.fresh[round - 1].T)
+        if np.isfinite(setting.clip):
+            values = quantiser.transmit(
+                values, asked, truth - control, control, draws.distortion[round - 1].T
+            )
+        record = extend(setting, record, belief, asked, control, values)
+        belief = condition(setting.prior, record)
+        errors.append(((belief.mean() - truth) ** 2).sum(axis=1))
+    return np.stack(errors)
+
+
+def choose(
+    setting: Setting, belief: Posterior, round: int, asked: Int[np.ndarray, "n T"] | None = None
+) -> Int[np.ndarray, "n K"]:
+    """Codes of a round, for each sample; among those asked least often, if what was asked is given."""
+    size = len(belief.weights)
+    if setting.schedule is not None:
+        return np.broadcast_to(np.array(setting.schedule[round - 1]), (size, setting.channels))
+    variances = belief.variances(setting.prior, setting.codebook.directions)
+    if asked is not None:  # no variance is as large as E|w|^2
+        np.subtract.at(variances, (np.arange(size)[:, None], asked), 2.0 * setting.prior.power())
+    chosen = np.empty((size, setting.channels), dtype=np.int64)
+    for rank in range(setting.channels):
+        chosen[:, rank] = (variances >= variances.max(axis=1, keepdims=True) - _TIE).argmax(axis=1)
+        variances[np.arange(size), chosen[:, rank]] = -np.inf
+    return chosen
+
+
+def extend(
+    setting: Setting,
+    record: Record,
+    belief: Posterior,
+    asked: Float[np.ndarray, "n K d"],
+    control: Float[np.ndarray, "n d"],
+    values: Float[np.ndarray, "n K"],
+    average: Average | None = None,
+) -> Record:
+    """The record with one more round, the belief before it predicting the noise of all its fields.
+
+    Args:
+        setting: the system.
+        record: what was heard before.
+        belief: posterior given `record`.
+        asked: directions of this round.
+        control: control variate of this round.
+        values: what was heard.
+        average: what stands behind it; by default N tokens, and the channel once.
+
+    Source: THEORY.md section 5.
+    """
+    before, channels, prior = record.values.shape[1], setting.channels, setting.prior
+    # Without control w - v is w itself in every round: the prior predicts it throughout.
+    known = belief if setting.control_variate else condition(prior, start(prior, len(values)))
+    directions, offsets = record.with_round(asked, known.means - control[:, None])
+    rows = token_covariance(directions, offsets, known.forms(prior), channels, setting.label_noise)
+    own = np.eye(channels, before + channels, before)
+    if average is None:
+        one = 1.0 / setting.effective
+        average = Average(one, one, setting.channel_variance * one)
+    share = np.full(before + channels, average.own)
+    share[:before] = average.earlier
+    rows = (rows if setting.joint else rows * own) * share + average.channel * own
+    signals = directions @ prior.factor
+    rows = rows + (signals[:, before:] @ signals.swapaxes(1, 2))[:, None]
+    covariance = record.covariance
+    for channel in range(channels):
+        row = rows[:, :, channel, : before + channel + 1]
+        covariance = border(covariance, row, average.channel).covariance
+    return Record(directions, offsets, np.concatenate([record.values, values], axis=1), covariance)

@@ -1,0 +1,112 @@
+"""The tables of a run: their columns, the names of their files, and the seal by which changes are found."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+MESSAGES = pa.schema(
+    {
+        "round": pa.int16(),
+        "sender": pa.int32(),
+        "prompt": pa.int32(),
+        "channel": pa.int16(),
+        "code": pa.int16(),
+        "value": pa.float64(),
+        "wire": pa.int64(),
+        "clipped": pa.bool_(),
+        "bits": pa.int16(),
+    }
+)
+WORKSPACES = pa.schema(
+    {
+        "round": pa.int16(),
+        "position": pa.int32(),
+        "prompt": pa.int32(),
+        "error": pa.float64(),
+        "effective": pa.float64(),
+        "estimate": pa.list_(pa.float64()),
+        "correct": pa.list_(pa.bool_()),
+        "entropy": pa.list_(pa.float64()),
+    }
+)
+PROMPTS = pa.schema({"round": pa.int16(), "prompt": pa.int32(), "risk": pa.float64(), "clipped": pa.int64()})
+ROUNDS = pa.schema(
+    {
+        "round": pa.int64(),
+        "source": pa.string(),
+        "risk": pa.float64(),
+        "risk_se": pa.float64(),
+        "bits": pa.int64(),
+        "messages": pa.int64(),
+        "clipped": pa.int64(),
+    }
+)
+TIMING = pa.schema({"round": pa.int64(), "seconds": pa.float64()})
+GRAPH = pa.schema({"receiver": pa.int32(), "sender": pa.int32(), "weight": pa.int64()})
+SCHEMAS: dict[str, pa.Schema] = {
+    "messages": MESSAGES,
+    "workspaces": WORKSPACES,
+    "prompts": PROMPTS,
+    "rounds": ROUNDS,
+    "timing": TIMING,
+    "graph": GRAPH,
+}
+IN_PARTS = ("messages", "workspaces", "prompts")  # a file for each batch of prompts and round
+
+_PART = re.compile(r"batch-(\d{5,})-round-(\d{3})\.parquet")
+
+
+def part_name(batch: int, round: int) -> str:
+    """Name of the file that holds one round of one batch of prompts.
+
+    Example:
+        >>> part_name(0, 12)
+        'batch-00000-round-012.parquet'
+    """
+    return f"batch-{batch:05d}-round-{round:03d}.parquet"
+
+
+def part_of(name: str) -> tuple[int, int] | None:
+    """Batch and round of a part's file; None for another file.
+
+    Example:
+        >>> part_of("batch-00000-round-012.parquet"), part_of("notes.txt")
+        ((0, 12), None)
+    """
+    found = _PART.fullmatch(name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+class Seal:
+    """Says what a table's files hold, in the order in which they are written."""
+
+    def __init__(self) -> None:
+        self._files, self._digest = 0, hashlib.blake2b(digest_size=16)
+
+    def add(self, path: Path) -> None:
+        """One more file of the table."""
+        with path.open("rb") as file:
+            self._digest.update(path.name.encode() + hashlib.file_digest(file, hashlib.blake2b).digest())
+        self._files += 1
+
+    def content(self) -> dict[str, Any]:
+        """What stands in the manifest."""
+        return {"files": self._files, "digest": self._digest.hexdigest()}
+
+
+def digest_of(manifest: Mapping[str, Any]) -> str:
+    """The digest of a manifest, of all but itself.
+
+    Example:
+        >>> digest_of({"schema": 1}) == digest_of({"digest": "other", "schema": 1})
+        True
+    """
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,375 @@
+"""From an experiment to everything that follows from it, built once and checked before anything starts.
+
+Here is checked what no single key can tell: combinations that cannot run are refused with the key to change.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agents.channel import Channel
+from agents.codebook import Codebook
+from agents.policies import POLICIES, Policy, PolicyEntry
+from agents.policies.base import Ingredients, PolicyOptions
+from agents.policies.bayesian import Bayesian
+from agents.policies.gossip import Gossip
+from agents.policies.learned import Learned
+from agents.policies.static import Static
+from agents.prior import PRIORS, Prior
+from agents.step import System
+from analysis.resources import available_memory
+from analysis.theory.schedule import best_rounds_per_scale
+from analysis.theory.setting import Scenario, Setting
+from runner.config.experiment import Experiment
+from runner.errors import UsageError
+from runner.footprint import check_memory, prior_options
+from runner.validate import validate_experiment, validate_graph, validate_learned
+from topology.families import FAMILIES, Family, Graph
+from topology.io import read_graph, relabelled
+from topology.mixing import Mixing, mixing_of, weigh
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+_LARGEST_MIXTURE = 4096
+_MOST_CHANNELS = 2**15 - 1  # codes are stored as 16-bit integers
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """An experiment and all that follows from it; what takes long is made when it is first asked for.
+
+    Attributes:
+        experiment: what was built.
+        prior: of [prior], its directions addressed by run.seed.
+        channel: the bound on a message.
+        mixing: who hears whom, with which integer weights.
+        codebook: directions that the policy asks about; None for one with a code for each channel.
+        learned: weights of a learned policy, where they were handed in.
+    """
+
+    experiment: Experiment
+    prior: Prior
+    channel: Channel
+    mixing: Mixing
+    codebook: Codebook | None
+    learned: Learned | None
+    _graph: Graph | None  # where the mixing was made from one
+    _policy: Policy[Any] | None  # where one was handed in
+
+    @property
+    def entry(self) -> PolicyEntry:
+        """What is known of the policy's kind."""
+        return POLICIES[self.experiment.policy.kind]
+
+    @cached_property
+    def graph(self) -> Graph:
+        """Who hears whom as a networkx graph on 0..N-1; of a complete one N^2 edges are made."""
+        return _graph_of(self.experiment) if self._graph is None else self._graph
+
+    @cached_property
+    def turns(self) -> tuple[int, ...]:
+        """T, rounds of averaging for each question in turn, as the experiment says or theory finds best."""
+        asked = self.experiment.policy.rounds_per_scale
+        if isinstance(asked, int):
+            return (asked,)
+        if asked != "auto":
+            return asked
+        if self.entry.theory != "averaging":
+            return (1,)
+        return (best_rounds_per_scale(self._setting((1,)), self.mixing, self.experiment.run.seed),)
+
+    @cached_property
+    def policy(self) -> Policy[Any]:
+        """The policy of [policy], or the one that was handed in.
+
+        Raises:
+            UsageError: if it is a learned one, and no weights were handed in.
+        """
+        if self._policy is not None:
+            return self._policy
+        if self.entry.is_trained:
+            validate_learned(self.learned, self.prior.dim, self.channel.channels, self.experiment.run.rounds)
+            assert self.learned is not None
+            return self.learned
+        return self._make_policy(self.turns)
+
+    @cached_property
+    def system(self) -> System:
+        """Everything that is the same at all positions of a simulation."""
+        return System(
+            self.prior,
+            self.experiment.task.label_noise,
+            self.experiment.run.seed,
+            self.channel,
+            self.policy,
+            self.experiment.run.rounds,
+        )
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        """The experiment as theory sees it."""
+        theory = None if self._policy is not None else self.entry.theory
+        believes = theory in ("state evolution", "averaging")
+        return Scenario(
+            self.prior,
+            self.experiment.task.label_noise,
+            self.channel,
+            self.mixing,
+            self.experiment.run.rounds,
+            self.experiment.run.seed,
+            theory,
+            self._policy is not None or self.entry.adapts,
+            self._setting(self.turns) if believes else None,
+            self.turns,
+        )
+
+    def varied(self, values: dict[str, object]) -> "Built":
+        """The experiment with some dotted keys set; prior and graph are made anew only where they differ.
+
+        Raises:
+            UsageError: if a key is unknown, or a value or their combination impossible.
+        """
+        return build(self.experiment.with_values(values), like=self)
+
+    def with_weights(self, learned: Learned) -> "Built":
+        """The same with the weights of a learned policy.
+
+        Raises:
+            UsageError: if they do not fit.
+        """
+        _check_learned(self.experiment, self.prior, learned)
+        return replace(self, learned=learned)
+
+    def _make_policy(self, turns: tuple[int, ...]) -> Policy[Any]:
+        section, make = self.experiment.policy, self.entry.build
+        assert make is not None
+        options = PolicyOptions(
+            section.control_variate, section.order, section.belief == "joint", turns, section.step,
+            section.options,
+        )  # fmt: skip
+        try:
+            return make(
+                Ingredients(
+                    self.prior,
+                    self.codebook,
+                    self.experiment.task.label_noise,
+                    self.channel,
+                    self.experiment.run.rounds,
+                    self.mixing,
+                    options,
+                )
+            )
+        except ValueError as failure:
+            raise UsageError("policy.kind", section.kind, f"another choice of its keys; {failure}") from None
+
+    def _setting(self, turns: tuple[int, ...]) -> Setting:
+        """The belief of the policy, as state evolution takes it."""
+        policy, channel = self._make_policy(turns), self.channel
+        asking = policy.asking if isinstance(policy, Gossip) else policy
+        assert isinstance(asking, Bayesian)
+        return Setting(
+            prior=self.prior,
+            codebook=asking.inference.codebook,
+            policy="static" if isinstance(asking, Static) else "adaptive",
+            schedule=asking.schedule if isinstance(asking, Static) else None,
+            rounds=self.experiment.run.rounds,
+            channels=channel.channels,
+            effective=float(self.mixing.tokens),
+            label_noise=self.experiment.task.label_noise,
+            message_noise_variance=channel.noise**2,
+            step=channel.step,
+            clip=channel.clip,
+            control_variate=asking.control_variate,
+            joint=asking.inference.joint,
+        )
+
+
+def build(
+    experiment: Experiment,
+    graph: "nx.Graph[Any] | None" = None,
+    learned: Learned | None = None,
+    *,
+    prior: Prior | None = None,
+    policy: Policy[Any] | None = None,
+    like: Built | None = None,
+) -> Built:
+    """Check an experiment, and make what everything else takes.
+
+    Args:
+        experiment: what would be run.
+        graph: any networkx graph in place of the experiment's; an edge j -> i means that i hears j.
+        learned: weights of a learned policy.
+        prior: in place of the experiment's; its input dimension must be prior.dim.
+        policy: in place of the experiment's; K is channel.channels.
+        like: what was built before; its prior and graph are taken where the experiments agree on them.
+
+    Raises:
+        UsageError: naming the key, what was given, what is possible.
+
+    Example:
+        >>> built = build(Experiment())
+        >>> built.mixing.tokens, len(built.codebook), built.policy.codes
+        (32, 7, 7)
+    """
+    validate_experiment(experiment)
+    check_prior(experiment)
+    check_memory(experiment)
+    if prior is not None and prior.dim != experiment.prior.dim:
+        raise UsageError("prior.dim", experiment.prior.dim, f"{prior.dim}, that of the prior handed in")
+    if prior is None:
+        prior = like.prior if like and _same_prior(like.experiment, experiment) else _prior_of(experiment)
+    channel = _channel_of(experiment, policy)
+    codebook = _codebook_of(experiment, prior) if policy is None else None
+    if like and graph is None and _same_graph(like.experiment, experiment):
+        mixing, made = like.mixing, like._graph
+    else:
+        mixing, made = _mixing_of(experiment, graph)
+    _check_bits(experiment, mixing)
+    _check_learned(experiment, prior, learned)
+    return Built(experiment, prior, channel, mixing, codebook, learned, made, policy)
+
+
+def check_prior(experiment: Experiment) -> None:
+    """Refuse a prior that is too large, or that does not fit into its space.
+
+    Raises:
+        UsageError: naming the key, what was given, what is possible.
+    """
+    section, options = experiment.prior, prior_options(experiment)
+    entry = PRIORS[section.kind]
+    leaves = max(entry.atoms(options), entry.leaves(options))
+    if leaves > _LARGEST_MIXTURE:
+        possible = f"branching ** levels up to {_LARGEST_MIXTURE} leaves, this is {leaves}"
+        raise UsageError("prior.levels", section.levels, possible)
+    needed = entry.least_dim(options)
+    if section.dim < needed:
+        possible = (
+            f"{needed} or more for orthonormal directions with levels = {section.levels} and "
+            f"branching = {section.branching}"
+        )
+        advice = 'Raise prior.dim, or set prior.directions = "random"'
+        raise UsageError("prior.dim", section.dim, possible, advice)
+
+
+def _prior_of(experiment: Experiment) -> Prior:
+    try:
+        return PRIORS[experiment.prior.kind].build(prior_options(experiment))
+    except ValueError as failure:
+        raise UsageError(
+            "prior.kind", experiment.prior.kind, f"another choice of its keys; {failure}"
+        ) from None
+
+
+def _same_prior(one: Experiment, other: Experiment) -> bool:
+    return one.prior == other.prior and one.run.seed == other.run.seed
+
+
+def _same_graph(one: Experiment, other: Experiment) -> bool:
+    return one.graph == other.graph and one.task.tokens == other.task.tokens
+
+
+def _channel_of(experiment: Experiment, policy: Policy[Any] | None) -> Channel:
+    """The channel of [channel], with as many scalars as the policy needs.
+
+    Raises:
+        UsageError: where the policy says how many numbers a message has, and the file says otherwise.
+    """
+    section, kind = experiment.channel, experiment.policy.kind
+    needed = section.channels if policy is not None else experiment.channels
+    if section.channels not in (1, needed):
+        possible = f"left out with policy {kind}, whose messages have {needed} numbers"
+        raise UsageError("channel.channels", section.channels, possible)
+    if needed > _MOST_CHANNELS:
+        most = _MOST_CHANNELS // (experiment.prior.dim + 1)
+        possible = f"up to {most:,} with policy {kind}, whose messages name each number of each token"
+        raise UsageError("task.tokens", experiment.task.tokens, possible)
+    return Channel(needed, section.bits, section.clip, section.noise)
+
+
+def _codebook_of(experiment: Experiment, prior: Prior) -> Codebook | None:
+    """The directions that the policy asks about.
+
+    Raises:
+        UsageError: if a message has more channels than there are codes.
+    """
+    section = experiment.policy
+    make = POLICIES[section.kind].codebook
+    if make is None:
+        return None
+    book = make(prior, PolicyOptions(order=section.order, options=section.options))
+    if experiment.channel.channels > len(book):
+        possible = f"1 to {len(book)}, the number of codes of this policy"
+        raise UsageError("channel.channels", experiment.channel.channels, possible)
+    return book
+
+
+def _graph_of(experiment: Experiment) -> Graph:
+    """The locality graph of [graph].
+
+    Raises:
+        UsageError: if the family has no such graph, or the file holds another number of tokens.
+    """
+    section, tokens = experiment.graph, experiment.task.tokens
+    try:
+        if section.kind != "file":
+            return FAMILIES[section.kind](_family_of(experiment))
+        if section.path is None:
+            raise UsageError("graph.path", None, 'the path of a graph, for kind = "file"')
+        graph = read_graph(Path(section.path), available_memory())
+    except (OSError, ValueError) as failure:
+        if section.kind == "file":
+            possible = f"a .graphml file, or one with two names a line; {failure}"
+            raise UsageError("graph.path", section.path, possible) from None
+        raise UsageError("graph.degree", section.degree, str(failure)) from None
+    if graph.number_of_nodes() != tokens:
+        possible = f"{graph.number_of_nodes()}, the number of nodes in {section.path}"
+        raise UsageError("task.tokens", tokens, possible)
+    return graph
+
+
+def _family_of(experiment: Experiment) -> Family:
+    section = experiment.graph
+    return Family(experiment.task.tokens, section.degree, section.rewire, section.window, section.seed)
+
+
+def _mixing_of(experiment: Experiment, graph: "nx.Graph[Any] | None") -> tuple[Mixing, Graph | None]:
+    """The integer mixing weights, and the graph that they were made from, if one was made.
+
+    Raises:
+        UsageError: if there is no such graph.
+    """
+    section, tokens = experiment.graph, experiment.task.tokens
+    if graph is None:
+        if section.kind in ("complete", "causal"):  # have weights without N^2 edges one by one
+            return mixing_of(section.kind, _family_of(experiment), section.mixing), None
+        made = _graph_of(experiment)
+        return weigh(made, section.mixing), made
+    validate_graph(graph)
+    if graph.number_of_nodes() != tokens:
+        possible = f"{graph.number_of_nodes()}, the number of nodes of the graph"
+        raise UsageError("task.tokens", tokens, possible)
+    try:
+        made = relabelled(graph)
+    except ValueError as failure:
+        raise UsageError("graph", graph, f"a graph of plain edges; {failure}") from None
+    return weigh(made, section.mixing), made
+
+
+def _check_bits(experiment: Experiment, mixing: Mixing) -> None:
+    """Refuse messages whose weighted sums would not fit into 64 bits."""
+    headroom = 62 - mixing.largest_row_sum.bit_length()
+    if experiment.channel.bits > headroom:
+        possible = f"1 to {headroom}, so that sums of weight {mixing.largest_row_sum:,} fit into 64 bits"
+        raise UsageError("channel.bits", experiment.channel.bits, possible)
+
+
+def _check_learned(experiment: Experiment, prior: Prior, learned: Learned | None) -> None:
+    """Refuse weights for a policy that has none, and weights that do not fit."""
+    if learned is None:
+        return
+    if not POLICIES[experiment.policy.kind].is_trained:
+        possible = '"learned", which runs the weights that were handed in'
+        raise UsageError("policy.kind", experiment.policy.kind, possible)
+    validate_learned(learned, prior.dim, experiment.channel.channels, experiment.run.rounds)

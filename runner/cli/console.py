@@ -1,0 +1,134 @@
+"""What the command line prints: tables for people, plain numbers for --json."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from analysis.report.tables import Display
+from runner.simulation.simulate import Simulation
+from runner.studies.base import Findings
+from topology.mixing import Mixing
+from topology.picture import mask
+
+_WIDEST = 60  # characters of a cell; what is longer is broken
+
+
+@contextmanager
+def clean_stdout(as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield what prints the answer. With --json, whatever anyone else prints goes to standard error.
+
+    Args:
+        as_json: print the answer as one JSON object; otherwise the answer is not printed.
+    """
+    if not as_json:
+        yield lambda content: None
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    answers: list[dict[str, Any]] = []
+    try:
+        yield answers.append
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+    for content in answers:
+        print(json.dumps(content, allow_nan=False))
+
+
+def finite(values: list[float]) -> list[float | None]:
+    """JSON has no NaN: the standard error of a single prompt is null.
+
+    Example:
+        >>> finite([0.5, float("nan")])
+        [0.5, None]
+    """
+    return [value if np.isfinite(value) else None for value in values]
+
+
+def run_answer(result: Simulation) -> dict[str, Any]:
+    """What `run --json` reports."""
+    return {
+        "risk": result.risk.tolist(),
+        "risk_se": finite(result.risk_se.tolist()),
+        "bits_per_message": result.bits_per_message,
+        "messages": result.messages,
+        "bits": result.bits,
+        "clipped": result.clipped,
+        "run": str(result.folder),
+    }
+
+
+def print_run(result: Simulation) -> None:
+    """Risk by round, what it took, and where it is stored."""
+    print_risk(result.risk.tolist(), result.risk_se.tolist(), "round")
+    share = result.clipped / max(1, int(result.scalars.sum()))
+    bits = f"{result.bits_per_message} bits"
+    if result.bits < result.messages * result.bits_per_message:
+        bits = f"at most {bits}"
+    print(
+        f"{result.messages:,} messages of {bits}, {result.clipped:,} scalars clipped ({100 * share:.2g} %)\n"
+        f"traces: {result.folder}"
+    )
+
+
+def print_risk(risk: Sequence[float], error: Sequence[float], label: str) -> None:
+    """A table of risk with its standard error."""
+    cells = {
+        label: [str(index) for index in range(len(risk))],
+        "risk / E|w|²": [f"{value:.4f}" for value in risk],
+        "standard error": [f"{spread:.4f}" for spread in error],
+    }
+    print_table(Display("", pd.DataFrame(cells)))
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """What `check` found."""
+    table = Table("", "", show_header=False, box=None)
+    for key, value in facts.items():
+        if value is None:
+            shown = "infinite: some token never hears some other" if key == "diameter" else "-"
+        else:
+            shown = f"{value:,}" if isinstance(value, int) else str(value)
+        table.add_row(key.replace("_", " "), shown)
+    Console().print(table)
+
+
+def print_graph(mixing: Mixing) -> None:
+    """The locality graph as the mask of an attention."""
+    across = "sender" if mixing.tokens <= 128 else "sender, the darker the more links"
+    print(f"\nwho hears whom: a row for each receiver, a column for each {across}\n\n{mask(mixing)}")
+
+
+def print_findings(findings: Findings) -> None:
+    """The tables of a study, where it is stored, and what was seen."""
+    for display in findings.displays:
+        print_table(display)
+    figures = "".join(f"figure: {path}\n" for path in findings.figures)
+    print(f"\n{figures}tables: {findings.folder}\n\n{findings.sentence}")
+
+
+def print_table(display: Display) -> None:
+    """A table of short strings; a terminal that is too narrow breaks lines, but cuts no number."""
+    table = Table(box=SIMPLE_HEAD, title=display.title or None, title_justify="left")
+    widths = []
+    for heading, column in display.cells.items():
+        longest = max([len(str(heading)), *map(len, column)])
+        table.add_column(str(heading), no_wrap=longest <= _WIDEST)
+        widths.append(min(longest, _WIDEST) + 3)
+    for index, row in enumerate(display.cells.itertuples(index=False)):
+        if index in display.sections:
+            table.add_section()
+            table.add_row(f"[bold]{display.sections[index]}[/bold]")
+        table.add_row(*row)
+    Console(width=max(Console().width, sum(widths))).print(table)

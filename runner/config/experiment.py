@@ -1,0 +1,295 @@
+"""One frozen Experiment: everything that determines a simulation, checked when it is made."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+from pydantic.fields import FieldInfo
+
+from agents.policies import POLICIES
+from agents.prior import PRIORS
+from runner.config.files import read_toml, toml_value
+from runner.config.registries import OneOf, entry_of
+from runner.engines import ENGINES
+from runner.errors import UsageError, nearest
+from topology.families import FAMILIES
+
+
+class Section(BaseModel):
+    """A table of an experiment file: frozen, strict, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+Model = TypeVar("Model", bound=Section)
+Table = TypeVar("Table", bound=Section)
+
+
+class PriorSection(Section):
+    """[prior]: what the latent task is drawn from."""
+
+    kind: Annotated[str, entry_of(PRIORS)] = "tree"
+    levels: int = Field(3, ge=1, le=12)
+    branching: int = Field(2, ge=2, le=64)
+    decay: float = Field(0.8, gt=0, le=10)
+    directions: Literal["orthonormal", "random"] = "orthonormal"
+    jitter: float = Field(0.0, ge=0, lt=1)
+    dim: int = Field(7, ge=1, le=4096)
+
+
+class TaskSection(Section):
+    """[task]: the in-context regression prompts."""
+
+    tokens: int = Field(32, ge=1, le=2**20)
+    label_noise: float = Field(0.1, ge=0, le=1e3)
+    prompts: int = Field(2000, ge=1, le=2**31)
+
+
+class GraphSection(Section):
+    """[graph]: who hears whom."""
+
+    kind: Annotated[str, entry_of(FAMILIES, "file")] = "complete"
+    degree: int = Field(4, ge=1, le=2**20)
+    rewire: float = Field(0.2, ge=0, le=1)
+    window: int | None = Field(None, ge=1, le=2**20)
+    seed: int = Field(0, ge=0, lt=2**32)
+    path: str | None = None
+    mixing: Literal["uniform", "metropolis"] = "uniform"
+
+
+class ChannelSection(Section):
+    """[channel]: the bound on a message."""
+
+    channels: int = Field(1, ge=1, le=256)
+    bits: int = Field(24, ge=1, le=48)
+    clip: float = Field(8.0, gt=0, le=1e6)
+    noise: float = Field(0.0, ge=0, le=1e3)
+
+
+Turn = Annotated[int, Ge(1), Le(64)]
+Turns = Annotated[tuple[Turn, ...], Strict(False), MinLen(1)]
+
+
+class PolicySection(Section):
+    """[policy]: what a token asks and how it believes."""
+
+    kind: Annotated[str, entry_of(POLICIES)] = "adaptive"
+    control_variate: bool = True
+    order: Literal["codes", "pooled"] = "codes"
+    belief: Literal["joint", "independent"] = "joint"
+    rounds_per_scale: Turn | Turns | Literal["auto"] = "auto"
+    step: float | None = Field(None, gt=0, le=100)  # by default it follows from what a token hears
+    options: dict[str, bool | int | float | str] = {}  # keys of a policy that another package registers
+
+
+class TransformerSection(Section):
+    """[transformer]: architecture and training of the learned policy."""
+
+    width: int = Field(32, ge=1, le=4096)
+    hidden: int = Field(128, ge=1, le=16384)
+    feedforward: bool = True
+    adaptive_queries: bool = True
+    looped: bool = False
+    steps: int | None = Field(None, ge=1, le=10**7)  # by default it grows with depth
+    effort: float = Field(1.0, gt=0, le=1000)  # times the default number of steps
+    batch: int | None = Field(None, ge=1, le=2**20)  # by default as many workspaces in each step
+    learning_rate: float = Field(1e-2, gt=0, le=1)
+    sampling: Literal["auto", "tokens", "statistics"] = "auto"  # statistics where they are exact
+    patience: int = Field(0, ge=0, le=10**6)  # reports without progress until training stops; 0 never
+    seed: int = Field(0, ge=0, lt=2**63)
+
+
+class RunSection(Section):
+    """[run]: how far and where. Engine, actor size, batch and trace change no result."""
+
+    rounds: int = Field(4, ge=0, le=64)
+    engine: Annotated[str, entry_of(ENGINES)] = "local"
+    tokens_per_actor: int = Field(1, ge=1, le=2**20)
+    batch: int | None = Field(None, ge=1, le=2**31)  # prompts at a time; by default as many as memory holds
+    seed: int = Field(0, ge=0, lt=2**63)
+    trace: Literal["none", "rounds", "sampled", "full"] = "rounds"
+
+
+class Experiment(Section):
+    """Everything that determines a simulation.
+
+    Example:
+        >>> experiment = Experiment()
+        >>> experiment.task.tokens, experiment.with_values({"task.tokens": 8}).task.tokens
+        (32, 8)
+    """
+
+    prior: PriorSection = PriorSection()
+    task: TaskSection = TaskSection()
+    graph: GraphSection = GraphSection()
+    channel: ChannelSection = ChannelSection()
+    policy: PolicySection = PolicySection()
+    transformer: TransformerSection = TransformerSection()
+    run: RunSection = RunSection()
+
+    @property
+    def channels(self) -> int:
+        """Scalars in a message: K, or as many as the policy needs.
+
+        Example:
+            >>> Experiment().with_values({"policy.kind": "gradient"}).channels
+            7
+        """
+        asked, tokens, dim = self.channel.channels, self.task.tokens, self.prior.dim
+        return POLICIES[self.policy.kind].channels(asked, tokens, dim)
+
+    def with_values(self: Table, values: Mapping[str, object]) -> Table:
+        """A copy with some dotted keys set, checked anew.
+
+        Raises:
+            UsageError: if a key is unknown or a value impossible.
+        """
+        return parse(type(self), self.model_dump(), values)
+
+    def identity(self) -> str:
+        """Stable id: the same for experiments with the same results, on any engine and trace level.
+
+        Example:
+            >>> Experiment().identity() == Experiment().with_values({"run.engine": "ray"}).identity()
+            True
+        """
+        bare = {"run": {"engine", "tokens_per_actor", "batch", "trace"}}
+        content = self.model_dump(mode="json", exclude=bare)
+        if not POLICIES[self.policy.kind].is_trained:
+            del content["transformer"]
+        if not content["policy"]["options"]:
+            del content["policy"]["options"]
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=5).hexdigest()
+
+
+def parse(
+    model: type[Model], content: Mapping[str, Any], overrides: Mapping[str, object] | None = None
+) -> Model:
+    """Make a checked model from the content of a file and dotted overrides.
+
+    Raises:
+        UsageError: all that is wrong, a line each.
+    """
+    merged = dict(content)
+    for key, value in (overrides or {}).items():
+        *tables, name = key.split(".")
+        target = merged
+        for table in tables:
+            inner = target.get(table)
+            if not isinstance(inner, dict | NoneType):
+                raise UsageError(key, value, f"{table} is a value, not a table of keys")
+            target[table] = dict(inner or {})  # None: a table that may be left out
+            target = target[table]
+        target[name] = value
+    try:
+        return model.model_validate(merged)
+    except ValidationError as failure:
+        errors = [_explain(model, error["loc"], error["input"]) for error in failure.errors()]
+        # A value that fits no branch of a union is reported once for each branch; the first says it all.
+        raise UsageError.of(list({error.key: error for error in reversed(errors)}.values())[::-1]) from None
+
+
+def load(model: type[Model], path: Path, overrides: Mapping[str, object] | None = None) -> Model:
+    """Read a TOML file.
+
+    Raises:
+        UsageError: if the file is missing, not TOML, larger than any experiment, or asks for something
+            impossible.
+    """
+    return parse(model, read_toml(path), overrides)
+
+
+def assignments(settings: Sequence[str]) -> dict[str, object]:
+    """Parse `key=value` overrides; a value is TOML, or else a string.
+
+    Raises:
+        UsageError: if one has no `=`, or a value larger than any of an experiment.
+
+    Example:
+        >>> assignments(["run.rounds=3", "policy.kind=static"])
+        {'run.rounds': 3, 'policy.kind': 'static'}
+    """
+    values: dict[str, object] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError("--set", setting, "key=value, for example run.rounds=3")
+        values[key.strip()] = toml_value(setting, text)
+    return values
+
+
+def _explain(model: type[Section], location: tuple[int | str, ...], given: object) -> UsageError:
+    """One validation error in the words of this project."""
+    owner: type[Section] = model
+    for depth, part in enumerate(location, 1):
+        name = str(part)
+        # What follows the field is the index in a list, or the branch of a union, which nobody typed.
+        index = location[depth : depth + 1] if type(next(iter(location[depth:]), "")) is int else ()
+        key = ".".join(str(k) for k in (*location[:depth], *index))
+        if name not in owner.model_fields:
+            known = list(owner.model_fields)
+            return UsageError(key, given, f"the keys {', '.join(known)}", nearest(name, known))
+        found = owner.model_fields[name]
+        inner = _section_in(found.annotation)
+        if depth == len(location) or inner is None:
+            break
+        owner = inner
+    return UsageError(key, given, possible(found))
+
+
+def _section_in(annotation: object) -> type[Section] | None:
+    """The table that a field holds, which may be one that is left out."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
+
+
+def possible(field: FieldInfo) -> str:
+    """What a field accepts, in words.
+
+    Example:
+        >>> possible(ChannelSection.model_fields["bits"])
+        'an integer from 1 to 48'
+        >>> possible(PolicySection.model_fields["rounds_per_scale"])
+        'an integer from 1 to 64 or a list of integers from 1 to 64 or "auto"'
+    """
+    annotation = field.annotation
+    if get_origin(annotation) is tuple:
+        item = get_args(annotation)[0]
+        each = possible(FieldInfo.from_annotation(item))
+        return f"a list of {each.replace('an integer', 'integers')}"
+    if get_origin(annotation) is dict:
+        return "a table of numbers, strings and truth values"
+    if get_origin(annotation) is Literal:
+        return " | ".join(f'"{value}"' for value in get_args(annotation))
+    for mark in field.metadata:
+        if isinstance(mark, OneOf):
+            return " | ".join(f'"{name}"' for name in mark.names())
+    if annotation is bool:
+        return "true or false"
+    if (table := _section_in(annotation)) is not None:
+        return f"a table with the keys {', '.join(table.model_fields)}"
+    if str in get_args(annotation):
+        return "a string"
+    branches = [branch for branch in get_args(annotation) if branch is not NoneType]
+    if len(branches) > 1:
+        return " or ".join(possible(FieldInfo.from_annotation(branch)) for branch in branches)
+    words = "an integer" if int in (annotation, *branches) else "a finite number"
+    bounds = []
+    for bound in field.metadata:
+        match bound:
+            case Ge(ge=low):
+                bounds.append(f"from {low}")
+            case Gt(gt=low):
+                bounds.append(f"above {low}")
+            case Le(le=high):
+                bounds.append(f"to {high}")
+            case Lt(lt=high):
+                bounds.append(f"below {high}")
+    return " ".join([words, *bounds])

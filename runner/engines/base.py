@@ -1,0 +1,92 @@
+"""The seam between what is simulated and where: an engine plays the rounds of one system."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from agents.step import Aggregate, Detail, Report, Sent, System
+
+if TYPE_CHECKING:  # a token actor loads no networkx
+    from topology.mixing import Mixing
+
+
+class Outcome(NamedTuple):
+    """What all token positions did in one round, positions in order.
+
+    Attributes:
+        round: 0 is the start, 1..L follow a field.
+        report: of all positions at the end of the round.
+        sent: messages that were sent at the beginning of the round, if messages were asked for.
+        clipped: which scalars of the round's messages did not fit; no rows in round 0 [N, K, B].
+        scalars: number of scalars that were sent in the round.
+        seconds: wall-clock time of the round, as far as the engine can tell.
+    """
+
+    round: int
+    report: Report
+    sent: Sent | None
+    clipped: np.ndarray
+    scalars: int
+    seconds: float
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Plays rounds; the same bits come out of every engine."""
+
+    @property
+    def name(self) -> str:
+        """Name in traces and on the command line."""
+        ...
+
+    def play(
+        self,
+        system: System,
+        mixing: "Mixing",
+        prompts: range,
+        *,
+        detail: bool = False,
+        messages: bool = False,
+    ) -> Iterator[Outcome]:
+        """The rounds 0..L of a batch of prompts, in order.
+
+        Args:
+            system: what is the same at all positions.
+            mixing: who hears whom.
+            prompts: consecutive prompt indices.
+            detail: report the workspaces too.
+            messages: hand back the messages too.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds."""
+        ...
+
+
+def join_reports(reports: list[Report]) -> Report:
+    """The reports of consecutive blocks as one."""
+    details = [report.detail for report in reports if report.detail is not None]
+    return Report(
+        np.concatenate([report.error for report in reports]),
+        np.concatenate([report.effective for report in reports]),
+        np.concatenate([report.clipped for report in reports]),
+        sum(report.scalars for report in reports),
+        Detail(*(np.concatenate(parts) for parts in zip(*details, strict=True))) if details else None,
+    )
+
+
+def aggregate_blocks(mixing: "Mixing", sent: Sent, codes: int, parts: list[np.ndarray]) -> list[Aggregate]:
+    """What each block of receivers hears; a single aggregate if all hear the same."""
+    receivers = parts[:1] if mixing.is_shared else parts
+    return [
+        Aggregate(*mixing.aggregate(sent.codes, sent.wire, codes, part, sent.spoken)) for part in receivers
+    ]
+
+
+def join_sent(blocks: list[Sent]) -> Sent:
+    """The messages of consecutive blocks as one."""
+    codes, wire = (np.concatenate([block[part] for block in blocks]) for part in range(2))
+    spoken = [block.spoken for block in blocks if block.spoken is not None]
+    return Sent(codes, wire, np.concatenate(spoken) if spoken else None)

@@ -1,0 +1,74 @@
+"""Progress on standard error: bars on a terminal, plain lines elsewhere."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Protocol, runtime_checkable
+
+from rich import progress as bars
+from rich.console import Console
+
+_PLAIN_INTERVAL = 10.0  # seconds between two lines of the same task
+
+
+@runtime_checkable
+class Advance(Protocol):
+    """Tells how far a task is."""
+
+    def __call__(self, done: float, note: str = "") -> None:
+        """`done` of the task's total, with a short remark."""
+        ...
+
+
+class Progress:
+    """Shows long steps, one after the other or side by side."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet)
+        self._quiet = quiet
+
+    @contextmanager
+    def task(self, label: str, total: float) -> Iterator[Advance]:
+        """A step with a known length; yields the function that reports progress."""
+        if self._quiet:
+            yield lambda done, note="": None
+        elif self._console.is_terminal:
+            yield from self._bar(label, total)
+        else:
+            yield from self._lines(label, total)
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self._console.print(text, highlight=False)
+
+    def _bar(self, label: str, total: float) -> Iterator[Advance]:
+        columns = (
+            bars.TextColumn("{task.description:<34}"),
+            bars.BarColumn(bar_width=24),
+            bars.TimeElapsedColumn(),
+            bars.TimeRemainingColumn(),
+            bars.TextColumn("{task.fields[note]}"),
+        )
+        with bars.Progress(*columns, console=self._console) as progress:
+            handle = progress.add_task(label, total=total, note="")
+
+            def advance(done: float, note: str = "") -> None:
+                progress.update(handle, completed=done, note=note)
+
+            yield advance
+            progress.update(handle, completed=total)
+
+    def _lines(self, label: str, total: float) -> Iterator[Advance]:
+        began = last = monotonic()
+        print(f"{label} ...", file=sys.stderr, flush=True)
+
+        def advance(done: float, note: str = "") -> None:
+            nonlocal last
+            if monotonic() - last > _PLAIN_INTERVAL:
+                last = monotonic()
+                share = f"{100 * done / total:.0f} %" if total else ""
+                print(f"{label}: {share} {note}".rstrip(), file=sys.stderr, flush=True)
+
+        yield advance
+        print(f"{label}: done in {monotonic() - began:.1f} s", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Simulations: run one, and resume one that was stopped."""

@@ -1,0 +1,76 @@
+"""Resume a run that was stopped: the batches that it lacks, to the same bits."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agents.policies.learned import Learned
+from runner.build import build
+from runner.engines import Engine
+from runner.errors import RunError, UnreadableError, UsageError
+from runner.simulation.simulate import Simulation, opened, play
+from runner.storage.manifest import Batches, read_stopped, weights_digest
+from runner.storage.writer import TraceWriter, check_room
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+
+def resume(
+    folder: Path | str,
+    *,
+    engine: Engine | None = None,
+    graph: "nx.Graph[Any] | None" = None,
+    learned: Learned | None = None,
+    on_round: Callable[[range, int], None] | None = None,
+) -> Simulation:
+    """Play what a stopped run still lacks; its tables end as if it had never been stopped.
+
+    Args:
+        folder: of the run.
+        engine: where to go on; by default what the experiment names.
+        graph: the graph that was handed to `simulate`, if one was.
+        learned: the weights that were handed to it, if they were.
+        on_round: told (batch of prompts, round) as rounds end.
+
+    Raises:
+        UsageError: if the run came to its end, or graph, weights or code are not those it began with.
+        RunError: if it fails again, or what it kept is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> from runner import Experiment, simulate
+        >>> experiment = Experiment().with_values({"task.prompts": 60, "task.tokens": 8, "run.batch": 20})
+        >>> def stop(prompts: range, round: int) -> None:
+        ...     if prompts.start == 40:
+        ...         raise KeyboardInterrupt
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     try:
+        ...         simulate(experiment, out=out, on_round=stop)
+        ...     except KeyboardInterrupt:
+        ...         run, = Path(out).iterdir()
+        ...         resumed = resume(run)
+        >>> bool((resumed.risk == simulate(experiment).risk).all())
+        True
+    """
+    folder = Path(folder)
+    experiment, manifest = read_stopped(folder)
+    built = build(experiment, graph, learned)
+    start, stop = manifest["prompts"]
+    batches = Batches(range(start, stop), manifest["batch"], weights_digest(learned))
+    for name, noun, given, began in (
+        ("graph", "graph", built.mixing.digest().hex(), manifest["mixing"]),
+        ("learned", "weights", batches.weights, manifest["weights"]),
+    ):
+        if given != began:
+            possible = f"the {noun} that the run began with ({began})"
+            advice = "Hand them in: runner.resume(folder, graph=..., learned=...)"
+            raise UsageError(name, given, possible, advice)
+    _ = built.system
+    check_room(experiment, folder)
+    try:
+        with opened(engine, experiment) as playing:
+            writer = TraceWriter(folder, built, playing.name, batches)
+            return play(built, playing, batches, writer, None, on_round)
+    except UnreadableError as failure:
+        raise RunError(f"{failure}. Start the run anew: what was kept of it cannot be trusted") from None

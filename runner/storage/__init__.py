@@ -1,0 +1,1 @@
+"""A run on disk: folders and files that appear whole, the writer of traces, the manifest."""

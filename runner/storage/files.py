@@ -1,0 +1,157 @@
+"""Folders and files that are written: checked before anything starts, and never in place of others."""
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from runner.errors import RunError, UsageError
+
+_LONGEST_NAME = 100  # characters; behind them stand an identity and the time
+
+
+def check_folder(folder: Path, key: str = "out") -> None:
+    """Make a folder, and refuse one that cannot be written into.
+
+    Args:
+        folder: with its parents, which are made too.
+        key: what the user named it by.
+
+    Raises:
+        UsageError: saying why it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as failure:
+        words = getattr(failure, "strerror", None) or str(failure)
+        raise UsageError(key, str(folder), f"a folder that can be written ({words})") from None
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that would lead out of the folder that it is put in, or is none.
+
+    Raises:
+        UsageError: saying what a name is.
+    """
+    bounded = isinstance(name, str) and 0 < len(name.encode(errors="replace")) <= _LONGEST_NAME
+    if not bounded or not name.isprintable() or name[0] in " .-" or set(name) & set("/\\"):
+        possible = f"a plain name of 1 to {_LONGEST_NAME} bytes without slashes, dots or hyphens in front"
+        raise UsageError("name", name, possible)
+
+
+def name_of(file: str) -> str:
+    """The name that a run has from its experiment file: of letters, digits, dots and hyphens.
+
+    Example:
+        >>> name_of("experiments/my tree.toml"), name_of("../\\n.toml")
+        ('my-tree', 'run')
+    """
+    plain = re.sub(r"[^\w.-]+", "-", Path(file).stem).strip(".-")
+    return plain.encode()[: _LONGEST_NAME // 2].decode(errors="ignore") or "run"
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """A fresh folder `name`-time below `parent`; never one that exists.
+
+    Raises:
+        UsageError: if the name would lead elsewhere.
+        RunError: if it cannot be made.
+    """
+    check_name(name)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    with storing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1000):
+            folder = parent / (f"{name}-{stamp}" + (f"-{attempt}" if attempt else ""))
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    raise RunError(f"{parent / name}-{stamp}: there are a thousand folders of that name; try again")
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Tell a user whose disk is full, or was taken away, what happened.
+
+    Raises:
+        RunError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as failure:
+        raise RunError(
+            f"{path} cannot be written: {failure.strerror or failure}. What was stored before is kept; make "
+            "room, or name another folder with --out"
+        ) from failure
+
+
+@contextmanager
+def fresh_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes its place when it is whole; until then, and if that fails, there is none of its name.
+
+    What lies in its place is replaced; a link is, not what it points to.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
+        try:
+            with partial.open("xb") as file:
+                yield file
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file that appears only when it is whole.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    with fresh_file(path) as file:
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that appears only when it is whole.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    with fresh_file(path) as file:
+        file.write(text.encode())
+
+
+def write_figure(figure: Any, folder: Path, name: str) -> Path:
+    """Write `name`.png and `name`.svg into a folder; returns the path of the PNG.
+
+    Args:
+        figure: of matplotlib.
+        folder: that exists.
+        name: without an ending.
+
+    Raises:
+        RunError: if they cannot be written.
+    """
+    target = folder / f"{name}.png"
+    with fresh_file(target) as file:
+        figure.savefig(file, format="png", dpi=200, facecolor="white")
+    with fresh_file(target.with_suffix(".svg")) as file:
+        figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
+    return target

@@ -1,0 +1,223 @@
+"""A run as a folder: a manifest and Parquet tables, written a round at a time.
+
+Every table is a folder of part files, one for each batch of prompts and round, each put in place when it
+is complete: a run that was stopped is readable up to its last complete round. The manifest of a run that
+is complete seals its tables. All tables but `timing` hold the same bits on every engine.
+"""
+
+import shutil
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.traces.schema import (
+    GRAPH,
+    IN_PARTS,
+    MESSAGES,
+    PROMPTS,
+    ROUNDS,
+    TIMING,
+    WORKSPACES,
+    Seal,
+    part_name,
+)
+from runner.build import Built
+from runner.config.experiment import Experiment
+from runner.engines.base import Outcome
+from runner.errors import UsageError
+from runner.storage.files import check_folder, write_table
+from runner.storage.manifest import Batches, write_manifest
+from topology.mixing import Mixing
+
+SAMPLED_PROMPTS = 16  # prompts that trace = "sampled" keeps of all
+
+
+def predicted_bytes(experiment: Experiment) -> int:
+    """Size of the trace in bytes, before compression."""
+    if experiment.run.trace == "none":
+        return 0
+    rows = experiment.task.tokens * len(traced_prompts(experiment, range(experiment.task.prompts)))
+    rounds = experiment.run.rounds
+    message = 30 * experiment.channels
+    workspace = 34 + 8 * experiment.prior.dim + 9 * experiment.prior.levels
+    return rows * (rounds * message + (rounds + 1) * workspace) + 22 * (rounds + 1) * experiment.task.prompts
+
+
+def check_room(experiment: Experiment, folder: Path) -> None:
+    """Refuse a folder that cannot be written, and a trace that does not fit on its disk.
+
+    Raises:
+        UsageError: with the size of the trace and the room there is.
+    """
+    check_folder(folder)
+    needed, free = predicted_bytes(experiment), shutil.disk_usage(folder).free
+    if needed > free:
+        possible = (
+            f"a trace that fits into {free / 2**30:.3g} GiB of free disk; this one takes up to "
+            f"{needed / 2**30:.3g} GiB"
+        )
+        advice = 'Set run.trace = "sampled", or name another disk with --out'
+        raise UsageError("run.trace", experiment.run.trace, possible, advice)
+
+
+def traced_prompts(experiment: Experiment, prompts: range) -> range:
+    """The prompts of a batch whose messages and workspaces are stored."""
+    kept = {"none": 0, "rounds": 0, "sampled": SAMPLED_PROMPTS, "full": prompts.stop}[experiment.run.trace]
+    return range(prompts.start, max(prompts.start, min(prompts.stop, kept)))
+
+
+class TraceWriter:
+    """Writes the tables of one run.
+
+    Args:
+        folder: where the run is stored.
+        built: what is run; its trace level says what is stored.
+        engine: name of the engine that plays the rounds.
+        batches: the prompts, batch by batch.
+    """
+
+    def __init__(self, folder: Path, built: Built, engine: str, batches: Batches) -> None:
+        self.folder = folder
+        self._built, self._engine, self._batches = built, engine, batches
+        self._experiment, self._channel = built.experiment, built.channel
+        self._bits = built.channel.bits_per_message(built.policy.codes) // built.channel.channels
+        self._seals: dict[str, Seal] = {}
+        self.manifest("running")
+        if not built.mixing.is_shared and built.experiment.run.trace != "none":
+            self._write("graph", folder / "graph.parquet", _graph(built.mixing))
+
+    def manifest(self, status: str) -> None:
+        """State what was run, and how far it came."""
+        write_manifest(self.folder, self._built, self._batches, self._engine, status, self._seals)
+
+    def round(self, batch: int, prompts: range, outcome: Outcome, risk: np.ndarray) -> None:
+        """Store one round of one batch of prompts; `risk` is its mean over positions [B]."""
+        if self._experiment.run.trace == "none":
+            return
+        index = outcome.round
+        count = len(prompts)
+        self._part(
+            "prompts",
+            batch,
+            index,
+            PROMPTS,
+            {
+                "round": np.full(count, index),
+                "prompt": np.array(prompts),
+                "risk": risk,
+                "clipped": outcome.clipped.sum(axis=(0, 1)),
+            },
+        )
+        kept = traced_prompts(self._experiment, prompts)
+        if not len(kept):
+            return
+        if outcome.sent is not None:
+            self._part("messages", batch, index, MESSAGES, self._messages(outcome, kept))
+        if outcome.report.detail is not None:
+            self._part("workspaces", batch, index, WORKSPACES, _workspaces(outcome, kept))
+
+    def finish(
+        self,
+        risk: np.ndarray,
+        risk_se: np.ndarray,
+        clipped: np.ndarray,
+        seconds: np.ndarray,
+        scalars: np.ndarray,
+        messages: int,
+    ) -> None:
+        """Store the table of rounds, and the clock apart from it; mark the run as complete.
+
+        Args:
+            risk: by round, as all that follows [L + 1].
+            risk_se: its standard error.
+            clipped: scalars that did not fit.
+            seconds: wall-clock time.
+            scalars: scalars sent.
+            messages: sent in each round but round 0.
+        """
+        count = len(risk)
+        if self._experiment.run.trace != "none":
+            rounds = {
+                "round": np.arange(count),
+                "source": ["agents"] * count,
+                "risk": risk,
+                "risk_se": risk_se,
+                "bits": scalars * self._bits,
+                "messages": np.where(np.arange(count) > 0, messages, 0),
+                "clipped": clipped,
+            }
+            clock = {"round": np.arange(count), "seconds": seconds}
+            for name, columns, schema in (("rounds", rounds, ROUNDS), ("timing", clock, TIMING)):
+                self._write(name, self.folder / f"{name}.parquet", pa.table(columns, schema=schema))
+        self.manifest("complete")
+
+    def _part(
+        self, table: str, batch: int, index: int, schema: pa.Schema, columns: Mapping[str, Any]
+    ) -> None:
+        path = self.folder / table / part_name(batch, index)
+        self._write(table, path, pa.table(dict(columns), schema=schema))
+
+    def restore(self, batches: int) -> None:
+        """Seal what an earlier process wrote of the first batches, in the order in which it did."""
+        for table in IN_PARTS:
+            for batch, index in product(range(batches), range(self._experiment.run.rounds + 1)):
+                path = self.folder / table / part_name(batch, index)
+                if path.exists():
+                    self._seals.setdefault(table, Seal()).add(path)
+
+    def _write(self, name: str, path: Path, table: pa.Table) -> None:
+        write_table(path, table)
+        self._seals.setdefault(name, Seal()).add(path)
+
+    def _messages(self, outcome: Outcome, kept: range) -> dict[str, Any]:
+        sent, count = outcome.sent, len(kept)
+        assert sent is not None
+        codes, wire = sent.codes[:, :, :count], sent.wire[:, :, :count].astype(np.int64)
+        spoken = np.ones(codes.shape, dtype=bool) if sent.spoken is None else sent.spoken[:, :, :count]
+        sender, channel, prompt = np.nonzero(spoken)
+        return {
+            "round": np.full(len(sender), outcome.round),
+            "sender": sender,
+            "prompt": prompt + kept.start,
+            "channel": channel,
+            "code": codes[spoken],
+            "value": wire[spoken] * self._channel.step - self._channel.clip,
+            "wire": wire[spoken],
+            "clipped": outcome.clipped[:, :, :count][spoken],
+            "bits": np.full(len(sender), self._bits),
+        }
+
+
+def _workspaces(outcome: Outcome, kept: range) -> dict[str, Any]:
+    detail, count = outcome.report.detail, len(kept)
+    assert detail is not None
+    error = outcome.report.error[:, :count]
+    position, prompt = (axis.ravel() for axis in np.indices(error.shape))
+    effective = outcome.report.effective[:, :count] if outcome.round else np.zeros(error.shape)
+
+    def rows(values: np.ndarray) -> pa.Array:
+        flat = np.moveaxis(values[..., :count], 1, 2)
+        offsets = np.arange(error.size + 1, dtype=np.int32) * flat.shape[2]
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.ravel()))
+
+    return {
+        "round": np.full(error.size, outcome.round),
+        "position": position,
+        "prompt": prompt + kept.start,
+        "error": error.ravel(),
+        "effective": effective.ravel(),
+        "estimate": rows(detail.estimate),
+        "correct": rows(detail.correct),
+        "entropy": rows(detail.entropy),
+    }
+
+
+def _graph(mixing: Mixing) -> pa.Table:
+    """Who hears whom with which weight; a token hears itself too."""
+    weights = mixing.weights.tocoo()
+    columns = {"receiver": weights.row, "sender": weights.col, "weight": weights.data}
+    return pa.table(columns, schema=GRAPH)

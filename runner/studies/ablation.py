@@ -1,0 +1,256 @@
+"""What each part of a transformer is for: trained without it, by depth and seed, beside theory and agents."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from agents.transformer.export import export
+from agents.transformer.model import Transformer
+from analysis.measures.ablation import FULL
+from analysis.measures.claims import verdicts
+from analysis.measures.probes import FunctionVectors
+from analysis.plots.ablation import risk_by_ablation
+from analysis.report.tables import by_depth, claims_table, median_over_seeds
+from analysis.report.verdict import claims_sentence
+from analysis.statistics import mean_over_prompts
+from analysis.theory.limits.physical import light_cone_bound, physical_limit
+from runner.build import Built, build
+from runner.config.experiment import Experiment
+from runner.config.studies import AblationSection, Comparison
+from runner.errors import UsageError
+from runner.simulation.simulate import simulate
+from runner.storage.files import new_folder, write_figure
+from runner.studies.base import Findings, Session
+from runner.studies.function_vectors import measure_function_vectors
+from runner.studies.parity import on_agents
+from runner.studies.variant_theory import predict_variant
+from runner.training import Trained, trained_baselines, trained_models
+from runner.training.baselines import baseline_job_of, design_for, risk_on_prompts
+from runner.training.evaluation import last_risks
+from runner.training.job import job_of
+
+_NULL = "matched_gaussian"
+_EXAMINED = 1_000  # prompts on which function vectors are measured, and as many that fit the probes
+_BESIDE = 200  # prompts on which agents run the weights
+_BAYES_SAMPLES = 2_000
+_UNBOUNDED = 2_000  # prompts on which baselines are scored
+
+Key = tuple[str, str, int, int]  # prior, variant, depth, seed
+Models = dict[Key, Trained[Transformer]]
+
+
+def compare_ablations(comparison: Comparison, session: Session) -> Findings:
+    """Train every variant at every depth, put theory and agents beside them, and decide the claims.
+
+    Args:
+        comparison: an experiment with an [ablation] table.
+        session: what it runs with.
+
+    Returns:
+        Frames `rows` (source, prior, policy, depth, seed, risk, risk_se, rule by which theory reaches the
+        risk) and `claims` (claim, test, effect, low, high, needed, holds).
+
+    Raises:
+        UsageError: if one of the experiments cannot be run; before anything starts.
+    """
+    return prepare(comparison)(session)
+
+
+def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
+    """Build and check every model of a comparison of ablations.
+
+    Raises:
+        UsageError: naming the key, what was given, what is possible.
+    """
+    plan, errors = comparison.ablation or AblationSection(), []
+    if comparison.graph.kind != "complete":
+        errors.append(UsageError("graph.kind", comparison.graph.kind, '"complete", where theory is exact'))
+    if comparison.run.rounds < 1:
+        errors.append(UsageError("run.rounds", comparison.run.rounds, "1 or more layers"))
+    for name in plan.null:
+        if name not in plan.variants:
+            errors.append(UsageError("ablation.null", name, f"one of {', '.join(plan.variants)}"))
+    if errors:
+        raise UsageError.of(errors)
+    base = build(comparison.experiment())
+    models = {key: build(comparison.ablated(*key), like=base) for key in _keys(comparison, plan)}
+    for built in models.values():
+        job_of(built)
+    return partial(_run, comparison, plan, base, models)
+
+
+def _run(
+    comparison: Comparison, plan: AblationSection, base: Built, wanted: dict[Key, Built], session: Session
+) -> Findings:
+    folder = new_folder(session.out, f"{session.name}-{comparison.identity()}")
+    found = trained_models(list(wanted.values()), session.weights, session.workers, session.progress)
+    models = dict(zip(wanted, found, strict=True))
+    rows = pd.concat(
+        [
+            _transformer_rows(wanted, models, session),
+            _theory_rows(wanted, plan, session),
+            _agent_rows(base, wanted, session),
+            _limit_rows(base, wanted),
+            _baseline_rows(base, plan, session),
+        ],
+        ignore_index=True,
+    )
+    difference, vectors = None, None
+    if FULL in plan.variants:
+        difference = _difference(wanted, models, session)
+        if comparison.prior.kind == "tree":
+            vectors = _function_vectors(wanted, models, session)
+    claims = verdicts(rows, difference, vectors)
+    title = "risk / E|w|², median (least to largest seed)"
+    figure = risk_by_ablation(rows, _caption(comparison, plan))
+    findings = Findings(
+        {"rows": rows, "claims": claims},
+        claims_sentence(claims),
+        folder,
+        [write_figure(figure, folder, "ablations")],
+        displays=[
+            by_depth(rows, title, ["source", "policy"], median_over_seeds, "prior"),
+            claims_table(claims),
+        ],
+    )
+    findings.save()
+    return findings
+
+
+def _keys(comparison: Comparison, plan: AblationSection) -> Iterator[Key]:
+    """Prior, variant, depth and seed of every model: all variants on the file's prior, some on its null."""
+    variants = {comparison.prior.kind: list(plan.variants)}
+    if comparison.prior.kind == "tree" and plan.null:
+        variants[_NULL] = list(plan.null)
+    for prior, names in variants.items():
+        for variant in names:
+            for depth in range(1, comparison.run.rounds + 1):
+                for seed in range(plan.seeds):
+                    yield prior, variant, depth, seed
+
+
+def _rows(
+    source: str, prior: str, policy: str, depths: object, risk: object, error: object, **more: object
+) -> pd.DataFrame:
+    """Rows of the table; without a seed it is the first, without a rule there is none."""
+    columns = {"source": source, "prior": prior, "policy": policy, "depth": depths, "seed": 0}
+    return pd.DataFrame({**columns, "risk": risk, "risk_se": error, "rule": "", **more})
+
+
+def _curve(
+    source: str, prior: str, policy: str, risk: Float[np.ndarray, " r"], error: Float[np.ndarray, " r"],
+    **more: object,
+) -> pd.DataFrame:  # fmt: skip
+    return _rows(source, prior, policy, np.arange(1, len(risk)), risk[1:], error[1:], **more)
+
+
+def _transformer_rows(wanted: dict[Key, Built], models: Models, session: Session) -> pd.DataFrame:
+    """Risk of each model; those of one variant are scored on the same prompts at once."""
+    parts, groups = [], {key[:2]: built for key, built in wanted.items() if key[3] == 0}
+    with session.progress.task("scoring", len(groups)) as advance:
+        for done, ((prior, variant), deepest) in enumerate(groups.items()):
+            advance(done, f"{variant}, {prior}")
+            mine = {key: trained for key, trained in models.items() if key[:2] == (prior, variant)}
+            prompts = range(deepest.experiment.task.prompts)
+            risks = last_risks([trained.model() for trained in mine.values()], deepest, prompts)
+            means = mean_over_prompts(risks)
+            depths, seeds = ([key[place] for key in mine] for place in (2, 3))
+            rows = _rows("transformer", prior, variant, depths, means.value, means.error, seed=seeds)
+            parts.append(rows)
+    return pd.concat(parts)
+
+
+def _theory_rows(wanted: dict[Key, Built], plan: AblationSection, session: Session) -> pd.DataFrame:
+    """What theory says of each variant, and by which rule."""
+    parts, groups = [], {key[:2]: built for key, built in wanted.items() if key[3] == 0}
+    with session.progress.task("theory", len(groups)) as advance:
+        for done, ((prior, variant), deepest) in enumerate(groups.items()):
+            advance(done, f"{variant}, {prior}")
+            found = predict_variant(deepest, plan.theory_samples)
+            parts.append(_curve("theory", prior, variant, found.risk, found.risk_se, rule=found.rule[1:]))
+    return pd.concat(parts)
+
+
+def _priors(base: Built, wanted: dict[Key, Built], policy: str) -> dict[str, Built]:
+    """The experiment on each prior, with a policy in place of its own."""
+    values: dict[str, object] = {"policy.kind": policy, "run.trace": "none"}
+    priors = dict.fromkeys(key[0] for key in wanted)
+    return {prior: base.varied({**values, "prior.kind": prior}) for prior in priors}
+
+
+def _agent_rows(base: Built, wanted: dict[Key, Built], session: Session) -> pd.DataFrame:
+    """Explicit agents on the same prompts."""
+    parts, priors = [], _priors(base, wanted, "adaptive")
+    with session.progress.task("agents", len(priors)) as advance:
+        for done, (prior, built) in enumerate(priors.items()):
+            advance(done, f"adaptive, {prior}")
+            found = simulate(built, engine=session.engine)
+            parts.append(_curve("agents", prior, "adaptive", found.risk, found.risk_se))
+    return pd.concat(parts)
+
+
+def _limit_rows(base: Built, wanted: dict[Key, Built]) -> pd.DataFrame:
+    """The larger of what so many bits, and all examples, leave of the risk."""
+    parts = []
+    for prior, built in _priors(base, wanted, "learned").items():
+        bayes, _ = light_cone_bound(built.scenario, _BAYES_SAMPLES)
+        limit = np.maximum(physical_limit(built.scenario), bayes)
+        parts.append(_curve("limit", prior, "limit", limit, np.zeros_like(limit)))
+    return pd.concat(parts)
+
+
+def _baseline_rows(base: Built, plan: AblationSection, session: Session) -> pd.DataFrame | None:
+    """Transformers whose messages are not bounded, one seed of each depth; None if none are wanted."""
+    experiment = base.experiment
+    depths, seed = range(1, experiment.run.rounds + 1), experiment.transformer.seed
+    designs = [design_for(kind, depth, seed) for kind in plan.unconstrained for depth in depths]
+    jobs = [baseline_job_of(base, design) for design in designs]
+    models = trained_baselines(jobs, session.weights, session.workers, session.progress)
+    parts, prompts = [], range(min(_UNBOUNDED, experiment.task.prompts))
+    with session.progress.task("scoring, messages unbounded", len(models)) as advance:
+        for done, (design, model) in enumerate(zip(designs, models, strict=True)):
+            advance(done, f"{design.kind}, depth {design.layers}")
+            mean = mean_over_prompts(risk_on_prompts(model, base, prompts))
+            prior, depth = experiment.prior.kind, [design.layers]
+            parts.append(_rows("unconstrained", prior, design.kind, depth, mean.value, mean.error))
+    return pd.concat(parts) if parts else None
+
+
+def _difference(wanted: dict[Key, Built], models: Models, session: Session) -> float:
+    """Largest difference of an answer between the full transformers of the first seed and their agents."""
+    prior = next(iter(wanted))[0]
+    mine = {key: built for key, built in wanted.items() if key[:2] == (prior, FULL) and key[3] == 0}
+    largest = 0.0
+    with session.progress.task("weights on agents", len(mine)) as advance:
+        for depth, (key, built) in enumerate(mine.items(), 1):
+            few = min(_BESIDE, built.experiment.task.prompts)
+            fewer = built.varied({"task.prompts": few, "run.trace": "none"})
+            largest = max(largest, on_agents(models[key], fewer, session.engine).difference)
+            advance(depth, f"depth {depth}")
+    return largest
+
+
+def _function_vectors(wanted: dict[Key, Built], models: Models, session: Session) -> FunctionVectors:
+    """Probes, queries and patching of the deepest full transformer of the first seed."""
+    prior = next(iter(wanted))[0]
+    key = max(key for key in wanted if key[:2] == (prior, FULL) and key[3] == 0)
+    model, built = models[key].model(), wanted[key]
+    system = built.with_weights(export(model)).system
+    prompts = min(2 * _EXAMINED, built.experiment.task.prompts)
+    with session.progress.task("function vectors", 1):
+        return measure_function_vectors(model, system, built.mixing, range(prompts), prompts // 2)
+
+
+def _caption(experiment: Experiment, plan: AblationSection) -> str:
+    task, channel, prior = experiment.task, experiment.channel, experiment.prior
+    return (
+        f"{prior.kind}: {prior.levels} levels, branching {prior.branching}, ρ = {prior.decay:g}, "
+        f"d = {prior.dim}; "
+        f"N = {task.tokens}, complete graph, σ = {task.label_noise:g}; K = {channel.channels}, "
+        f"b = {channel.bits} bits, c = {channel.clip:g}, τ = {channel.noise:g}. Points: median of "
+        f"{plan.seeds} seeds; bars: from the least seed to the largest, and two standard errors over "
+        f"{task.prompts:,} prompts beyond"
+    )

@@ -1,0 +1,205 @@
+"""Theory, agents and transformers on one experiment, side by side, with its null."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from agents.transformer.model import Transformer
+from analysis.plots.risk import risk_against_depth
+from analysis.report.tables import by_depth, plus_minus
+from analysis.report.verdict import sentence
+from analysis.statistics import mean_over_prompts, paired_difference
+from analysis.theory.predict import infinite_tokens
+from analysis.theory.predict import predict as predict_scenario
+from runner.build import Built, build
+from runner.config.experiment import Experiment
+from runner.config.studies import Comparison, Variant
+from runner.simulation.simulate import Simulation, simulate
+from runner.storage.files import new_folder, write_figure
+from runner.studies.base import Findings, Session
+from runner.studies.estimators import estimator_risk
+from runner.studies.parity import on_agents
+from runner.training import Trained, trained_models
+from runner.training.job import job_of
+
+INFINITE = "adaptive, infinite N"  # the policy's name in rows of closed forms
+
+Pair = tuple[str, str]  # prior, policy
+
+
+def compare(comparison: Comparison, session: Session) -> Findings:
+    """Run everything that a comparison names.
+
+    Args:
+        comparison: the experiment and what is compared.
+        session: what it runs with.
+
+    Returns:
+        A frame `rows`: source (theory, agents, transformer, transformer_on_agents, whole examples), prior,
+        policy, depth, risk (relative), risk_se; and `max_difference`, the largest difference of an answer
+        between a transformer and the agents that run its weights, in units of sqrt(E|w|^2), over prompts,
+        tokens, components and depths, None without transformers.
+
+    Raises:
+        UsageError: if one of the experiments cannot be run; before anything starts.
+    """
+    return prepare(comparison)(session)
+
+
+def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
+    """Build and check every experiment of a comparison, each graph and prior once.
+
+    Raises:
+        UsageError: naming the key, what was given, what is possible.
+    """
+    pairs, variants = _built(comparison)
+    for built in variants.values():
+        job_of(built)
+    return partial(_run, comparison, pairs, variants)
+
+
+def _run(
+    comparison: Comparison,
+    pairs: dict[Pair, Built],
+    variants: dict[tuple[Variant, int], Built],
+    session: Session,
+) -> Findings:
+    folder = new_folder(session.out, f"{session.name}-{comparison.identity()}")
+    parts = [_theory(comparison, pairs, session)]
+    models = trained_models(list(variants.values()), session.weights, session.workers, session.progress)
+    trained = dict(zip(variants, models, strict=True))
+    measured = _agents(pairs, session._replace(out=folder))
+    parts += [
+        _rows("agents", *pair, range(len(run.risk)), run.risk, run.risk_se) for pair, run in measured.items()
+    ]
+    parts.append(_whole_examples(pairs))
+    difference, rows = _transformers(variants, trained, session._replace(out=folder))
+    frame = pd.concat([*parts, rows], ignore_index=True)
+    title = "risk / E|w|² ± standard error"
+    findings = Findings(
+        {"rows": frame},
+        sentence(frame, difference, _null_gap(measured)),
+        folder,
+        [write_figure(risk_against_depth(frame, caption(comparison)), folder, "risk-against-depth")],
+        {"max_difference": difference},
+        [by_depth(frame, title, ["source", "policy"], lambda part: plus_minus(part.iloc[0]), "prior")],
+    )
+    findings.save()
+    return findings
+
+
+def caption(experiment: Experiment) -> str:
+    """The parameters that a figure must state: N, K, b, c, tau and the prior."""
+    task, channel, prior = experiment.task, experiment.channel, experiment.prior
+    parts = (
+        f"{prior.kind}: {prior.levels} levels, branching {prior.branching}, decay {prior.decay:g}, "
+        f"d = {prior.dim}",
+        f"N = {task.tokens}, {experiment.graph.kind} graph, σ = {task.label_noise:g}",
+        f"K = {channel.channels}, b = {channel.bits} bits, c = {channel.clip:g}, τ = {channel.noise:g}",
+    )
+    marks = (
+        "lines: state evolution",
+        "points: agents, joint Bayesian decoder",
+        "diamonds: trained transformers",
+        f"bars: two standard errors over {task.prompts:,} prompts",
+        "cv: control variate",
+    )
+    return "   |   ".join(parts) + "\n" + "; ".join(marks)
+
+
+def _built(comparison: Comparison) -> tuple[dict[Pair, Built], dict[tuple[Variant, int], Built]]:
+    """Every experiment of the comparison: of a prior and a policy, and of a transformer and its depth."""
+    base = build(comparison.experiment())
+    pairs = {
+        (prior, policy): build(comparison.variant(prior, policy), like=base)
+        for prior, policy in comparison.pairs()
+    }
+    variants = {
+        (variant, depth): build(comparison.transformer_variant(depth, variant), like=base)
+        for variant in comparison.compare.transformers
+        for depth in range(1, comparison.run.rounds + 1)
+    }
+    return pairs, variants
+
+
+def _rows(
+    source: str, prior: str, policy: str, depths: Sequence[int], risk: Sequence[float] | np.ndarray,
+    error: Sequence[float] | np.ndarray,
+) -> pd.DataFrame:  # fmt: skip
+    columns = {"source": source, "prior": prior, "policy": policy, "depth": list(depths)}
+    return pd.DataFrame({**columns, "risk": np.asarray(risk), "risk_se": np.asarray(error)})
+
+
+def _theory(comparison: Comparison, pairs: dict[Pair, Built], session: Session) -> pd.DataFrame | None:
+    """State evolution and closed forms, for the policies that have them."""
+    depths, parts = range(comparison.run.rounds + 1), []
+    with session.progress.task("theory: state evolution", len(pairs)) as advance:
+        for done, ((prior, policy), built) in enumerate(pairs.items(), 1):
+            found = predict_scenario(built.scenario, comparison.compare.theory_samples)
+            if found is not None:
+                parts.append(_rows("theory", prior, policy, depths, found.risk, found.risk_se))
+            complete = comparison.graph.kind == "complete" and policy == "adaptive"
+            if complete and (limit := infinite_tokens(built.scenario)) is not None:
+                parts.append(_rows("theory", prior, INFINITE, depths, limit, np.zeros_like(limit)))
+            advance(done, f"{policy}, {prior}")
+    return pd.concat(parts) if parts else None
+
+
+def _agents(pairs: dict[Pair, Built], session: Session) -> dict[Pair, Simulation]:
+    measured = {}
+    with session.progress.task("agents", len(pairs)) as advance:
+        for done, ((prior, policy), built) in enumerate(pairs.items(), 1):
+            advance(done - 1, f"{policy}, {prior}")
+            name = _slug(prior, policy)
+            measured[prior, policy] = simulate(built, engine=session.engine, out=session.out, name=name)
+    return measured
+
+
+def _whole_examples(pairs: dict[Pair, Built]) -> pd.DataFrame:
+    """What whole examples give, on the same prompts; in the row of the last depth, though they have none."""
+    parts = []
+    for prior, built in {prior: built for (prior, _), built in pairs.items()}.items():
+        for name, risk in estimator_risk(built).items():
+            value, error = (np.atleast_1d(part) for part in mean_over_prompts(risk))
+            depth = [built.experiment.run.rounds]
+            parts.append(_rows("whole examples", prior, name, depth, value, error))
+    return pd.concat(parts)
+
+
+def _transformers(
+    variants: dict[tuple[Variant, int], Built],
+    trained: dict[tuple[Variant, int], Trained[Transformer]],
+    session: Session,
+) -> tuple[float | None, pd.DataFrame | None]:
+    """Each trained transformer, and agents that run its weights, on the prompts of the agents."""
+    if not variants:
+        return None, None
+    parts, largest = [], 0.0
+    with session.progress.task("transformers, and their weights on agents", len(variants)) as advance:
+        for done, ((variant, depth), built) in enumerate(variants.items(), 1):
+            advance(done - 1, f"{variant}, depth {depth}")
+            name = _slug("transformer", variant, str(depth))
+            found = on_agents(trained[variant, depth], built, session.engine, session.out, name)
+            largest = max(largest, found.difference)
+            for source, (value, error) in (
+                ("transformer", found.risk),
+                ("transformer_on_agents", (found.agents.risk, found.agents.risk_se)),
+            ):
+                prior = built.experiment.prior.kind
+                parts.append(_rows(source, prior, variant, [depth], value[-1:], error[-1:]))
+    return largest, pd.concat(parts)
+
+
+def _null_gap(measured: dict[Pair, Simulation]) -> tuple[float, float] | None:
+    adaptive = measured.get(("matched_gaussian", "adaptive"))
+    static = measured.get(("matched_gaussian", "static codes"))
+    if adaptive is None or static is None:
+        return None
+    gap = paired_difference(adaptive.prompt_risk[-1], static.prompt_risk[-1])
+    return float(gap.value), float(gap.error)
+
+
+def _slug(*words: str) -> str:
+    return "-".join(words).replace(", ", "-").replace(" ", "-").replace("_", "-")

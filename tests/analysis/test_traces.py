@@ -1,0 +1,120 @@
+"""A run on disk: complete, readable when stopped, its size predicted."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.traces.reader import open_run
+from runner.config.experiment import Experiment
+from runner.engines.base import Outcome
+from runner.errors import UsageError
+from runner.simulation.simulate import simulate
+from runner.storage.writer import SAMPLED_PROMPTS, predicted_bytes
+
+SMALL = Experiment().with_values(
+    {"task.prompts": 60, "task.tokens": 6, "run.rounds": 2, "channel.noise": 1.0, "channel.bits": 8,
+     "channel.clip": 2.0}
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("level", "prompts"), [("rounds", 0), ("sampled", SAMPLED_PROMPTS), ("full", 60)])
+def test_a_trace_holds_what_its_level_says(level: str, prompts: int, tmp_path: Path) -> None:
+    result = simulate(SMALL.with_values({"run.trace": level}), out=tmp_path)
+    run = open_run(result.folder or "")
+    assert run.is_complete
+    assert Experiment.model_validate(run.manifest["experiment"]) == result.experiment
+    assert (run.experiment.task.tokens, run.experiment.run.trace) == (6, level)
+    np.testing.assert_array_equal(run.rounds["risk"], result.risk)
+    np.testing.assert_array_equal(
+        run.prompts.pivot(index="round", columns="prompt", values="risk"), result.prompt_risk
+    )
+    if prompts == 0:
+        with pytest.raises(FileNotFoundError, match=r'run\.trace = "rounds"'):
+            run.messages  # noqa: B018
+        return
+    assert len(run.messages) == prompts * 6 * 2
+    assert len(run.workspaces) == prompts * 6 * 3
+    assert set(run.messages["prompt"]) == set(range(prompts))
+
+
+def test_messages_state_value_wire_and_clip_consistently(tmp_path: Path) -> None:
+    result = simulate(SMALL.with_values({"run.trace": "full"}), out=tmp_path)
+    messages = open_run(result.folder or "").messages
+    assert messages["wire"].between(0, 255).all()
+    assert np.allclose(messages["value"], messages["wire"] * 4.0 / 255 - 2.0)
+    assert messages["clipped"].sum() == result.clipped > 0
+    assert (messages.loc[messages["clipped"], "wire"].isin([0, 255])).all()
+    assert set(messages["bits"]) == {8 + 3}
+
+
+def test_workspaces_agree_with_the_risk(tmp_path: Path) -> None:
+    result = simulate(SMALL.with_values({"run.trace": "full"}), out=tmp_path)
+    workspaces = open_run(result.folder or "").workspaces
+    np.testing.assert_allclose(workspaces.groupby("round")["error"].mean(), result.risk)
+    start = workspaces[workspaces["round"] == 0]
+    np.testing.assert_allclose(np.stack(start["entropy"].to_numpy()), [[1.0, 2.0, 3.0]] * len(start))
+    heard = workspaces[workspaces["round"] > 0]
+    assert (heard["effective"] <= 6).all()
+    assert (heard["effective"] >= 1).all()
+
+
+def test_trace_none_leaves_the_manifest_alone(tmp_path: Path) -> None:
+    result = simulate(SMALL.with_values({"run.trace": "none"}), out=tmp_path)
+    assert result.folder is not None
+    assert [path.name for path in result.folder.iterdir()] == ["manifest.json"]
+    assert json.loads((result.folder / "manifest.json").read_text())["status"] == "complete"
+
+
+def test_a_stopped_run_is_readable_up_to_its_last_round(tmp_path: Path) -> None:
+    def stop(prompts: range, outcome: Outcome) -> None:
+        if outcome.round == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(SMALL.with_values({"run.trace": "full"}), out=tmp_path, observer=stop)
+    (folder,) = tmp_path.iterdir()
+    run = open_run(folder)
+    assert not run.is_complete
+    assert set(run.workspaces["round"]) == {0, 1}
+    with pytest.raises(FileNotFoundError, match="stopped before its end"):
+        run.rounds  # noqa: B018
+
+
+@pytest.mark.parametrize("level", ["none", "rounds", "sampled", "full"])
+def test_the_predicted_size_bounds_the_size(level: str, tmp_path: Path) -> None:
+    experiment = SMALL.with_values({"run.trace": level, "task.prompts": 2000})
+    folder = simulate(experiment, out=tmp_path).folder
+    assert folder is not None
+    parts = [path for path in folder.rglob("*.parquet") if path.parent != folder]
+    size = sum(path.stat().st_size for path in parts)
+    overhead = 6000 * len(parts)  # schema and footer of a Parquet file
+    assert size <= predicted_bytes(experiment) + overhead
+
+
+def test_a_trace_that_does_not_fit_is_refused_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nearly_full = shutil.disk_usage(tmp_path)._replace(free=10_000)
+    monkeypatch.setattr("runner.storage.writer.shutil.disk_usage", lambda path: nearly_full)
+    with pytest.raises(UsageError, match=r"run\.trace = 'full' .* GiB of free disk"):
+        simulate(SMALL.with_values({"run.trace": "full"}), out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_of_one_experiment_take_two_folders(tmp_path: Path) -> None:
+    first, second = (simulate(SMALL, out=tmp_path).folder for _ in range(2))
+    assert first != second
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no manifest"):
+        open_run(tmp_path)
+
+
+def test_a_run_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"schema": 99}')
+    with pytest.raises(ValueError, match="upgrade"):
+        open_run(tmp_path)

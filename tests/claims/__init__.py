@@ -1,0 +1,1 @@
+"""Claims that cross the packages: theory, agents and transformers agree; no bit moves by accident."""

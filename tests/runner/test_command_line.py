@@ -1,0 +1,176 @@
+"""The command line: what it prints, what it refuses, and with which exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.commands import run
+
+ROOT = Path(__file__).parents[2]
+FAST = ["--set", "task.prompts=50", "--set", "run.engine=local"]
+
+MISTAKES = [
+    (["--set", "channel.bit=3"], ["channel.bit", "Did you mean bits?"]),
+    (["--set", "chanel.bits=3"], ["chanel", "Did you mean channel?"]),
+    (["--set", "prior.dim=6"], ["prior.dim = 6", "7 or more", "orthonormal"]),
+    (["--set", "channel.bits=0"], ["channel.bits = 0", "1 to 48"]),
+    (["--set", "run.rounds=-1"], ["run.rounds = -1", "from 0 to 64"]),
+    (["--set", "channel.noise=nan"], ["channel.noise = nan", "a finite number"]),
+    (["--set", "task.label_noise=inf"], ["task.label_noise = inf", "a finite number"]),
+    (["--set", "policy.kind=clever"], ["policy.kind = 'clever'", '"adaptive" | "static" | "gossip"']),
+    (["--set", "task.tokens=1000000000"], ["task.tokens = 1000000000", "1 to 1048576"]),
+    (["--set", "task.tokens=1048576", "--set", "graph.kind=causal"], ["task.tokens = 1048576", "GiB"]),
+    (
+        ["--set", "task.prompts=2147483648", "--set", "run.rounds=64"],
+        ["task.prompts = 2147483648", "up to about"],
+    ),
+    (["--set", "task.tokens=1.5"], ["task.tokens = 1.5", "an integer"]),
+    (["--set", 'task.tokens="32"'], ["task.tokens = '32'", "an integer"]),
+    (["--set", "policy.control_variate=1"], ["policy.control_variate = 1", "true or false"]),
+    (["--set", "channel.channels=8"], ["channel.channels = 8", "1 to 7"]),
+    (["--set", "prior.levels=12", "--set", "prior.branching=4"], ["prior.levels = 12", "4096"]),
+    (["--set", "rounds"], ["--set = 'rounds'", "key=value"]),
+    (["--set", "task.tokens.x=1"], ["task.tokens.x = 1", "not a table"]),
+    (["--set", "compare.policies=['clever']"], ["compare.policies", "a list of"]),
+]
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize(("settings", "words"), MISTAKES, ids=lambda value: str(value[-1]))
+def test_a_mistake_ends_with_code_2_and_names_the_key(
+    command: str,
+    settings: list[str],
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run([command, "demo", *settings, "--json"], monkeypatch) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+    assert list(tmp_path.iterdir()) == [], "nothing was started"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, ["FILE", "preset: ablations, demo"]),
+        ("[task\n", ["valid TOML"]),
+        ("[task]\ntokens = 0\nprompts = -3\n", ["task.tokens = 0", "task.prompts = -3"]),
+        ("task = 3\n", ["task = 3", "a table with the keys tokens"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "check", "train", "compare"])
+def test_a_bad_file_ends_with_code_2(
+    command: str,
+    content: str | None,
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "experiment.toml"
+    if content is not None:
+        file.write_text(content)
+    assert run([command, str(file)], monkeypatch) == 2
+    _, err = capfd.readouterr()
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+
+
+@pytest.mark.ray
+def test_a_mistake_is_told_before_ray_is_imported(tmp_path: Path) -> None:
+    program = (
+        "import sys; from runner.cli.app import main\n"
+        "sys.argv = ['tokenfield', 'run', 'demo', '--set', 'channel.bits=0']\n"
+        "try: main()\n"
+        "except SystemExit as stop: print(stop.code, 'ray' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.split() == ["2", "False", "False"]
+
+
+def test_a_cluster_that_does_not_answer_is_a_mistake(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "runner", "run", "demo", "--address", "127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "--address = '127.0.0.1:1'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_answers_one_json_object(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "runner", "run", "demo", *FAST, "--json", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    answer = json.loads(line)
+    assert len(answer["risk"]) == len(answer["risk_se"]) == 5
+    assert answer["bits_per_message"] == 19
+    assert answer["messages"] == 32 * 4 * 50
+    assert answer["clipped"] >= 0
+    assert (Path(answer["run"]) / "manifest.json").is_file()
+
+
+def test_a_single_prompt_has_a_risk_and_no_standard_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ["run", "demo", *FAST, "--set", "task.prompts=1", "--json", "--out", str(tmp_path)]
+    assert run(arguments, monkeypatch) == 0
+    assert json.loads(capfd.readouterr().out)["risk_se"] == [None] * 5
+
+
+def test_no_round_and_one_token_are_possible(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    settings = ["--set", "run.rounds=0", "--set", "task.tokens=1"]
+    assert run(["run", "demo", *FAST, *settings, "--json", "--out", str(tmp_path)], monkeypatch) == 0
+    answer = json.loads(capfd.readouterr().out)
+    assert answer["messages"] == 0
+    assert len(answer["risk"]) == 1
+
+
+def test_check_predicts_what_run_measures(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(["check", "demo", *FAST, "--json"], monkeypatch) == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert run(["run", "demo", *FAST, "--json", "--out", str(tmp_path)], monkeypatch) == 0
+    answer = json.loads(capfd.readouterr().out)
+    assert facts["messages"] == answer["messages"]
+    assert facts["bits_per_message"] == answer["bits_per_message"]
+
+
+@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["compare", "--help"]])
+def test_help_needs_no_experiment(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, monkeypatch) == 0
+    assert "Usage" in capfd.readouterr().out
+
+
+def test_train_then_run_a_learned_policy_from_the_same_weights(tmp_path: Path) -> None:
+    settings = ["--set", "run.rounds=2", "--set", "transformer.steps=30", "--set", "run.engine=local"]
+    settings += ["--set", "task.prompts=200", "--json", "--out", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    answers = []
+    for command in (["train", "demo"], ["run", "demo", "--set", "policy.kind=learned"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "runner", *command, *settings],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        answers.append(json.loads(done.stdout))
+    assert len(list((tmp_path / "weights").iterdir())) == 1, "the weights were trained once"
+    assert answers[0]["risk"] == pytest.approx(answers[1]["risk"], rel=1e-5)

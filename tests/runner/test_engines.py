@@ -1,0 +1,127 @@
+"""Ray and the in-process engine give the same bits, whatever an actor holds and whoever is killed."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from runner.config.experiment import Experiment
+from runner.engines.base import Engine
+from runner.engines.local import LocalEngine
+from runner.errors import UsageError
+from runner.simulation.simulate import Simulation, simulate
+from tests.agents.test_policies import random_transformer
+from topology.families import FAMILIES
+
+if TYPE_CHECKING:
+    from runner.engines.ray import RayEngine
+
+pytestmark = pytest.mark.ray
+
+EXPERIMENT = Experiment().with_values(
+    {"task.prompts": 30, "channel.noise": 1.0, "channel.bits": 16, "run.rounds": 3, "run.trace": "full"}
+)
+CASES: dict[str, dict[str, object]] = {
+    "adaptive": {},
+    "static pooled": {"policy.kind": "static", "policy.order": "pooled", "policy.control_variate": False},
+    "matched gaussian, two channels": {"prior.kind": "matched_gaussian", "channel.channels": 2},
+    "causal": {"graph.kind": "causal"},
+    "small world": {"graph.kind": "small_world", "graph.mixing": "metropolis"},
+    "gossip, ring": {"policy.kind": "gossip", "policy.rounds_per_scale": 2, "graph.kind": "ring"},
+    "gradient, star": {"policy.kind": "gradient", "graph.kind": "star"},
+    "flood, barbell": {"policy.kind": "flood", "graph.kind": "barbell"},
+    "learned": {"policy.kind": "learned"},
+    "learned, causal": {"policy.kind": "learned", "graph.kind": "causal"},
+}
+
+
+def run(experiment: Experiment, engine: Engine, out: Path) -> Simulation:
+    learned = random_transformer(7, 1, 3) if experiment.policy.kind == "learned" else None
+    return simulate(experiment, engine=engine, out=out, learned=learned)
+
+
+def tables(folder: Path | None) -> dict[str, Any]:
+    """All tables of a run but the clock."""
+    assert folder is not None
+    return {
+        path.relative_to(folder).as_posix(): pq.read_table(path)
+        for path in sorted(folder.rglob("*.parquet"))
+        if path.name != "timing.parquet"
+    }
+
+
+def assert_same_tables(left: dict[str, Any], right: dict[str, Any]) -> None:
+    assert left.keys() == right.keys()
+    for name, table in left.items():
+        # Columns of NaN (no belief) are compared as bytes, so that equal NaN are equal.
+        for column in table.column_names:
+            ours, theirs = table[column].combine_chunks(), right[name][column].combine_chunks()
+            for mine, other in zip(ours.buffers(), theirs.buffers(), strict=True):
+                assert (mine is None) == (other is None)
+                assert mine is None or mine.equals(other), (name, column)
+
+
+@pytest.mark.parametrize("per_actor", [1, 5, 32])
+@pytest.mark.parametrize("case", CASES)
+def test_traces_are_bit_identical(case: str, per_actor: int, ray_engine: "RayEngine", tmp_path: Path) -> None:
+    experiment = EXPERIMENT.with_values(CASES[case])
+    expected = run(experiment, LocalEngine(), tmp_path / "local")
+    ray_engine.tokens_per_actor = per_actor
+    result = run(experiment, ray_engine, tmp_path / "ray")
+    found = tables(result.folder)
+    assert {"rounds.parquet"} < found.keys()
+    assert {name.split("/")[0] for name in found} >= {"messages", "workspaces", "prompts"}
+    assert_same_tables(found, tables(expected.folder))
+
+
+@pytest.mark.parametrize("policy", ["adaptive", "gossip", "gradient", "flood"])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_risks_are_bit_identical_on_every_graph(kind: str, policy: str, ray_engine: "RayEngine") -> None:
+    experiment = EXPERIMENT.with_values(
+        {"graph.kind": kind, "graph.window": 6, "policy.kind": policy, "policy.rounds_per_scale": 2}
+    ).with_values({"task.tokens": 14, "task.prompts": 10, "run.trace": "none"})
+    ray_engine.tokens_per_actor = 3
+    result = simulate(experiment, engine=ray_engine)
+    expected = simulate(experiment, engine=LocalEngine())
+    np.testing.assert_array_equal(result.prompt_risk, expected.prompt_risk)
+    assert result.scalars.tolist() == expected.scalars.tolist()
+
+
+def test_more_actors_than_memory_are_refused_before_one_is_started(ray_engine: "RayEngine") -> None:
+    ray_engine.tokens_per_actor = 1
+    before = list(ray_engine.actors)
+    with pytest.raises(UsageError, match=r"run\.tokens_per_actor = 1 .* or more here"):
+        simulate(EXPERIMENT.with_values({"task.tokens": 10_000, "task.prompts": 1}), engine=ray_engine)
+    assert ray_engine.actors == before
+
+
+def test_an_actor_that_is_killed_changes_no_bit(ray_engine: "RayEngine") -> None:
+    """kill -9 of token actors and of the hub while rounds are in flight, at moments spread over the run."""
+    import ray
+
+    experiment = EXPERIMENT.with_values({"task.prompts": 400, "run.rounds": 12, "run.trace": "none"})
+    ray_engine.tokens_per_actor = 4
+    expected = simulate(experiment, engine=LocalEngine())
+    simulate(experiment, engine=ray_engine)
+    actors = [*ray_engine.actors[:8], ray_engine.hub]
+    pids = ray.get([actor.__ray_call__.remote(lambda self: os.getpid()) for actor in actors])
+    victims = [pids[0], pids[5], pids[-1]]
+    timers = [
+        threading.Timer(delay, os.kill, (pid, signal.SIGKILL))
+        for delay, pid in zip((0.02, 0.15, 0.3), victims, strict=True)
+    ]
+    for timer in timers:
+        timer.start()
+    result = simulate(experiment, engine=ray_engine)
+    for timer in timers:
+        timer.join()
+    again = simulate(experiment, engine=ray_engine)
+    np.testing.assert_array_equal(result.prompt_risk, expected.prompt_risk)
+    np.testing.assert_array_equal(again.prompt_risk, expected.prompt_risk)
+    survivors = ray.get([actor.__ray_call__.remote(lambda self: os.getpid()) for actor in actors])
+    assert {pids[0], pids[5], pids[-1]}.isdisjoint(survivors), "the victims were really replaced"

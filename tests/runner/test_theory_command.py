@@ -1,0 +1,145 @@
+"""`tokenfield theory`: complete answers, ordered limits, and figures, without an agent."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.theory.limits.physical import physical_limit
+from runner.build import build
+from runner.config.experiment import Experiment, load
+from runner.config.studies import Comparison
+from runner.prediction import Forecast, forecast
+from runner.progress import Progress
+from runner.simulation.simulate import simulate
+from runner.studies.structure import draw_figures
+from tests.commands import run
+
+DEMO = Experiment().with_values({"channel.noise": 1.0, "channel.bits": 16, "run.rounds": 3})
+SYSTEMS: dict[str, dict[str, object]] = {
+    "demo": {"run.rounds": 4},
+    "static": {"policy.kind": "static", "policy.control_variate": False},
+    "pooled": {"policy.kind": "static", "policy.order": "pooled", "policy.control_variate": False},
+    "few bits": {"channel.bits": 2, "channel.clip": 3.0},
+    "one bit, few tokens": {"channel.bits": 1, "channel.clip": 2.0, "task.tokens": 4},
+    "two channels": {"channel.channels": 2, "run.rounds": 2},
+    "ternary": {"prior.branching": 3, "prior.levels": 2, "prior.dim": 8, "run.rounds": 3},
+    "random directions": {"prior.directions": "random", "prior.dim": 4, "run.rounds": 3},
+    "jitter": {"prior.jitter": 0.3, "run.rounds": 2},
+    "gaussian": {"prior.kind": "gaussian"},
+    "matched gaussian": {"prior.kind": "matched_gaussian"},
+    "noiseless": {"channel.noise": 0.0, "run.rounds": 3},
+}
+
+
+def risk(found: Forecast, source: str) -> "pd.Series[float]":
+    curve = found.curve(source)
+    assert curve is not None
+    return curve["risk"]
+
+
+def test_the_answer_has_every_curve(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["theory", "demo", "--json", "--precision", "2000"], monkeypatch) == 0
+    (line,) = capfd.readouterr().out.splitlines()
+    answer = json.loads(line)
+    curves = answer["curves"]
+    for name in ("theory", "mean field", "infinite N", "optimal", "physical limit", "Bayes limit"):
+        assert len(curves[name]["risk"]) == len(curves[name]["risk_se"]) == 5, name
+    bayes = curves["Bayes limit"]["risk"]
+    assert 0 <= bayes[-1] < 1e-6 < 0.25 < bayes[0]
+    assert answer["code_loss"] == pytest.approx(1.148, abs=0.005)
+    assert sum(answer["allocation"]) == 4
+    assert curves["physical limit"]["risk"][0] == pytest.approx(1.0)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_limits_optimum_and_risk_are_in_order(name: str) -> None:
+    found = forecast(DEMO.with_values(SYSTEMS[name]), 4000)
+    assert found.is_ordered()
+    if (best := found.curve("channel optimal")) is not None:
+        assert (best["risk"] <= risk(found, "channel greedy") + 1e-12).all()
+        assert (best["risk"] <= risk(found, "channel static") + 1e-12).all()
+        assert (risk(found, "physical limit") <= best["risk"] + best["risk_se"] + 1e-12).all()
+
+
+def test_is_ordered_can_fail() -> None:
+    found = forecast(DEMO.with_values({"run.rounds": 1}), 500)
+    assert found.is_ordered()
+    curves = found.curves.copy()
+    curves.loc[curves["source"] == "physical limit", "risk"] = [1.0, 0.9]
+    assert not replace(found, curves=curves).is_ordered()
+
+
+@pytest.mark.parametrize("null", ["matched_gaussian", "gaussian"])
+def test_the_optimum_gains_nothing_on_a_gaussian(null: str) -> None:
+    found = forecast(DEMO.with_values({"prior.kind": null}), 500)
+    np.testing.assert_allclose(risk(found, "channel optimal"), risk(found, "channel static"), atol=1e-12)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_agents_stay_above_the_limits(name: str) -> None:
+    experiment = DEMO.with_values({**SYSTEMS[name], "task.prompts": 1000})
+    result = simulate(experiment)
+    assert (result.risk >= physical_limit(build(experiment).scenario) - 3 * result.risk_se - 1e-12).all()
+
+
+@pytest.mark.statistical
+def test_every_preset_stays_above_the_limits() -> None:
+    presets = sorted((Path(__file__).parents[2] / "runner" / "config" / "presets").glob("*.toml"))
+    assert presets
+    for preset in presets:
+        comparison = load(Comparison, preset, {"task.prompts": 1000})
+        for prior, policy in comparison.pairs():
+            experiment = comparison.variant(prior, policy).with_values({"run.engine": "local"})
+            result = simulate(experiment)
+            margin = 3 * result.risk_se + 1e-12
+            assert (result.risk >= physical_limit(build(experiment).scenario) - margin).all(), (
+                preset,
+                policy,
+            )
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("policy", ["adaptive", "static", "gossip", "flood"])
+@pytest.mark.parametrize("kind", ["ring", "star", "causal"])
+def test_no_policy_is_predicted_below_the_limits_of_its_graph(kind: str, policy: str) -> None:
+    """By state evolution or, for `flood`, in closed form: within three standard errors."""
+    found = forecast(
+        DEMO.with_values(
+            {
+                "graph.kind": kind,
+                "policy.kind": policy,
+                "channel.noise": 0.0 if policy == "flood" else 0.3,
+                "channel.bits": 24,
+            }
+        ),
+        1000,
+    )
+    assert found.curve("theory") is not None
+    assert found.is_ordered()
+    assert found.facts["allocation"] is found.facts["code_loss"] is found.curve("infinite N") is None
+
+
+@pytest.mark.parametrize("keys", [{"policy.kind": "gradient"}, {"policy.kind": "learned"}])
+def test_what_has_no_theory_is_null_and_the_limits_remain(keys: dict[str, object]) -> None:
+    found = forecast(DEMO.with_values(keys), 500)
+    assert found.curve("theory") is None
+    assert found.curve("optimal") is None
+    assert len(risk(found, "physical limit")) == 4
+
+
+def test_the_figures_are_drawn(tmp_path: Path) -> None:
+    paths = draw_figures(DEMO.with_values({"run.rounds": 2}), tmp_path, 30, Progress(quiet=True))
+    assert [path.stem for path in paths] == [
+        "depth-against-structure",
+        "gain-of-adaptivity",
+        "pooled-failure",
+    ]
+    assert all(path.stat().st_size > 20_000 and path.with_suffix(".svg").is_file() for path in paths)
