@@ -3,6 +3,7 @@
 Here is checked what no single key can tell: combinations that cannot run are refused with the key to change.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +48,7 @@ class Built:
         mixing: who hears whom, with which integer weights.
         codebook: directions that the policy asks about; None for one with a code for each channel.
         learned: weights of a learned policy, where they were handed in.
+        handed_in: what stands for the prior and the policy that were handed in, in the manifest of a run.
     """
 
     experiment: Experiment
@@ -55,6 +57,7 @@ class Built:
     mixing: Mixing
     codebook: Codebook | None
     learned: Learned | None
+    handed_in: Mapping[str, str]
     _graph: Graph | None  # where the mixing was made from one
     _policy: Policy[Any] | None  # where one was handed in
 
@@ -129,8 +132,14 @@ class Built:
         """The experiment with some dotted keys set; prior and graph are made anew only where they differ.
 
         Raises:
-            UsageError: if a key is unknown, or a value or their combination impossible.
+            UsageError: if a key is unknown, or a value or their combination impossible; or if a prior or a
+                policy was handed in, which keys would not change.
         """
+        if self.handed_in:
+            name = next(iter(self.handed_in))
+            raise UsageError(
+                name, self.handed_in[name], "one that the experiment names, for a study of its keys"
+            )
         return build(self.experiment.with_values(values), like=self)
 
     def with_weights(self, learned: Learned) -> "Built":
@@ -218,6 +227,11 @@ def build(
     check_memory(experiment)
     if prior is not None and prior.dim != experiment.prior.dim:
         raise UsageError("prior.dim", experiment.prior.dim, f"{prior.dim}, that of the prior handed in")
+    handed_in = {}
+    if prior is not None:
+        handed_in["prior"] = prior.digest()
+    if policy is not None:
+        handed_in["policy"] = f"{type(policy).__module__}.{type(policy).__qualname__}"
     if prior is None:
         prior = like.prior if like and _same_prior(like.experiment, experiment) else _prior_of(experiment)
     channel = _channel_of(experiment, policy)
@@ -228,7 +242,7 @@ def build(
         mixing, made = _mixing_of(experiment, graph)
     _check_bits(experiment, mixing)
     _check_learned(experiment, prior, learned)
-    return Built(experiment, prior, channel, mixing, codebook, learned, made, policy)
+    return Built(experiment, prior, channel, mixing, codebook, learned, handed_in, made, policy)
 
 
 def check_prior(experiment: Experiment) -> None:

@@ -6,6 +6,7 @@ rule. One atom is a Gaussian prior; a zero covariance is a discrete prior; a tre
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -61,6 +62,14 @@ class Prior:
         """Cov[w] = sum_m weights[m] (atoms[m] - E w)(atoms[m] - E w)' + S."""
         centred = self.atoms - self.mean()
         return (centred.T * self.weights) @ centred + self.factor @ self.factor.T
+
+    def digest(self) -> str:
+        """Hash of its numbers: the same for equal priors, and for no others."""
+        parts = (self.atoms, self.weights, self.factor, self.axes, self.scales, self.branches)
+        digest = blake2b(digest_size=8)
+        for part in parts:
+            digest.update(repr(part.shape).encode() + np.ascontiguousarray(part, dtype=float).tobytes())
+        return digest.hexdigest()
 
     def power(self) -> float:
         """E|w|^2, the scale of every relative risk."""

@@ -93,6 +93,9 @@ def open_run(path: Path | str) -> Run:
 
     A run that was stopped is opened too, and is not `is_complete`: its tables hold what it came to.
 
+    Args:
+        path: of the folder.
+
     Raises:
         FileNotFoundError: if there is no run.
         UnreadableError: a ValueError, if the manifest is damaged, was changed since it was written, or is of

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 import agents
+from agents.policies import POLICIES
 from analysis.resources import available_cores
 from runner.build import Built, build
 from runner.cli.console import (
@@ -101,7 +102,8 @@ def resume(
         from runner.storage.manifest import read_stopped
 
         experiment, progress = read_stopped(folder)[0], Progress()
-        learned = _with_weights(build(experiment), folder.parent, progress).learned
+        trained = POLICIES[experiment.policy.kind].is_trained
+        learned = _with_weights(build(experiment), folder.parent, progress).learned if trained else None
         with engine_for(experiment, address, progress) as engine, watching(experiment, progress) as watch:
             result = resume_run(folder, engine=engine, learned=learned, on_round=watch)
         answer(run_answer(result))

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agents.policies import Policy
 from agents.policies.learned import Learned
+from agents.prior import Prior
 from runner.build import build
 from runner.engines import Engine
 from runner.errors import RunError, UnreadableError, UsageError
@@ -22,6 +24,8 @@ def resume(
     engine: Engine | None = None,
     graph: "nx.Graph[Any] | None" = None,
     learned: Learned | None = None,
+    prior: Prior | None = None,
+    policy: Policy[Any] | None = None,
     on_round: Callable[[range, int], None] | None = None,
 ) -> Simulation:
     """Play what a stopped run still lacks; its tables end as if it had never been stopped.
@@ -31,6 +35,8 @@ def resume(
         engine: where to go on; by default what the experiment names.
         graph: the graph that was handed to `simulate`, if one was.
         learned: the weights that were handed to it, if they were.
+        prior: the prior that was handed to it, if one was.
+        policy: the policy that was handed to it, if one was.
         on_round: told (batch of prompts, round) as rounds end.
 
     Raises:
@@ -55,16 +61,19 @@ def resume(
     """
     folder = Path(folder)
     experiment, manifest = read_stopped(folder)
-    built = build(experiment, graph, learned)
+    built = build(experiment, graph, learned, prior=prior, policy=policy)
     start, stop = manifest["prompts"]
     batches = Batches(range(start, stop), manifest["batch"], weights_digest(learned))
-    for name, noun, given, began in (
+    began = manifest.get("handed_in", {})
+    for name, noun, given, first in (
         ("graph", "graph", built.mixing.digest().hex(), manifest["mixing"]),
         ("learned", "weights", batches.weights, manifest["weights"]),
+        ("prior", "prior", built.handed_in.get("prior"), began.get("prior")),
+        ("policy", "policy", built.handed_in.get("policy"), began.get("policy")),
     ):
-        if given != began:
-            possible = f"the {noun} that the run began with ({began})"
-            advice = "Hand them in: runner.resume(folder, graph=..., learned=...)"
+        if given != first:
+            possible = f"the {noun} that the run began with ({first})"
+            advice = f"Hand it in: runner.resume(folder, {name}=...)"
             raise UsageError(name, given, possible, advice)
     _ = built.system
     check_room(experiment, folder)

@@ -79,6 +79,7 @@ def write_manifest(
         "prompts": [batches.prompts.start, batches.prompts.stop],
         "batch": batches.batch,
         "weights": batches.weights,
+        "handed_in": dict(built.handed_in),
         "code": fingerprint(),
         "revision": git_revision(Path(__file__)),
         "python": platform.python_version(),
