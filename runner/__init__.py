@@ -30,7 +30,7 @@ from analysis.guard import check_packages  # noqa: E402
 check_packages()
 
 if TYPE_CHECKING:
-    from runner.build import Built, build
+    from runner.built import Built, build
     from runner.config.experiment import Experiment
     from runner.engines.local import LocalEngine
     from runner.engines.ray import RayEngine
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from runner.training import train
 
 _HOMES = {
-    "Built": "runner.build",
+    "Built": "runner.built",
     "Experiment": "runner.config.experiment",
     "LocalEngine": "runner.engines.local",
     "RayEngine": "runner.engines.ray",
     "Simulation": "runner.simulation.simulate",
-    "build": "runner.build",
+    "build": "runner.built",
     "compare": "runner.studies.comparison",
     "predict": "runner.prediction",
     "resume": "runner.simulation.resume",

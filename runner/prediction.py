@@ -16,7 +16,7 @@ from analysis.theory.limits.distortion_rate import tree_levels
 from analysis.theory.limits.physical import light_cone_bound, physical_limit
 from analysis.theory.queries.greedy import code_loss
 from analysis.theory.queries.questions import exact_question, first_question
-from runner.build import Built, build
+from runner.built import Built, build
 from runner.config.experiment import Experiment
 from topology.metrics import spectrum
 
@@ -93,19 +93,6 @@ class Forecast:
             for source, rows in self.curves.groupby("source", sort=False)
         }
         return {"curves": curves, **self.facts}
-
-    def is_ordered(self) -> bool:
-        """Whether limits <= optimal <= risk holds, within three standard errors."""
-        risk = self.curve("theory")
-        if risk is None:
-            return True
-        margin = 3 * risk["risk_se"] + 1e-12  # certainties differ by rounding
-        bayes, limit, best = (self.curve(name) for name in ("Bayes limit", "physical limit", "optimal"))
-        assert bayes is not None and limit is not None
-        # The agents do not read their own example before they hear it among others.
-        floor = np.maximum(limit["risk"], bayes["risk"] - 3 * bayes["risk_se"])
-        least = risk["risk"] if best is None else best["risk"]
-        return bool((floor <= least + margin).all() and (least <= risk["risk"] + margin).all())
 
     def remarks(self) -> list[str]:
         """What the curves do not show, a sentence each."""

@@ -38,10 +38,6 @@ class Progress:
         else:
             yield from self._lines(label, total)
 
-    def say(self, text: str) -> None:
-        """A line of its own."""
-        self._console.print(text, highlight=False)
-
     def _bar(self, label: str, total: float) -> Iterator[Advance]:
         columns = (
             bars.TextColumn("{task.description:<34}"),

@@ -22,14 +22,14 @@ from agents.policies.learned import Affine, Layer, Learned
 from agents.prior import tree
 from agents.transformer.model import Architecture
 from analysis.theory.predict import predict
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 from runner.engines.base import Engine
 from runner.engines.local import LocalEngine
 from runner.simulation.simulate import simulate
 from runner.training.baselines import BaselineJob, Design, train_baseline
 from runner.training.job import TRAINING_VERSION, Job, Recipe
-from runner.training.trainer import train_job
+from tests.trainings import train_job
 
 RECORD = Path(__file__).parent / "golden.json"
 TABLES = ("messages", "workspaces", "prompts", "rounds", "graph")

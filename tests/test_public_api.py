@@ -35,6 +35,13 @@ def test_a_public_name_is_there_and_documented(package: str, name: str) -> None:
         assert ("Args:" in words and "Raises:" in words and "Example:" in words) or name == "compare", name
 
 
+def test_a_name_is_what_is_meant_whatever_was_imported_before() -> None:
+    """No module of the package has the name of what it exports: it would take its place."""
+    for package, names in NAMES.items():
+        for name in names - {"measures", "plots", "theory"}:
+            assert not inspect.ismodule(getattr(HOMES[package], name)), name
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'simulatte'"):
         _ = runner.simulatte

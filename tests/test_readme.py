@@ -12,7 +12,7 @@ from typer.main import get_command
 from agents.policies import POLICIES
 from agents.prior import PRIORS
 from analysis.theory.predict import predict_belief
-from runner.build import build
+from runner.built import build
 from runner.cli.app import app
 from runner.config.experiment import Experiment, parse
 from runner.config.studies import Comparison
@@ -85,7 +85,7 @@ def test_every_command_is_listed() -> None:
 def test_what_the_pages_point_to_exists() -> None:
     for path in [*READMES.values(), ROOT / "CONTRIBUTING.md"]:
         text = path.read_text(encoding="utf-8")
-        for target in re.findall(r"\]\(([^):]+)\)", text):
+        for target in re.findall(r"\]\(([\w./-]+)\)", text):
             assert (path.parent / target).exists(), (path, target)
         for target in re.findall(r"`((?:agents|topology|analysis|runner|tests)/[\w/.]+)`", text):
             assert (ROOT / target).exists(), (path, target)

@@ -1,6 +1,5 @@
 """Figures of transformers that lack a part: risk against depth, and their gap to the full one."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,26 +11,24 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from analysis.measures.ablation import FULL, gaps, medians
-from analysis.plots.risk import TITLES
-from analysis.plots.style import GREY, Look, drawing, lowest, scale_axes
+from analysis.plots.style import (
+    GREY,
+    PALE,
+    SHADE,
+    TITLES,
+    Look,
+    drawing,
+    lowest,
+    scale_axes,
+    variant_looks,
+)
 
-# Okabe and Ito's colours; markers tell them apart without colour.
-_LOOKS = {
-    FULL: Look("#0072B2", "D"),
-    "no feedforward": Look("#E69F00", "s"),
-    "constant queries": Look("#D55E00", "^"),
-    "neither": Look("#857A00", "P"),
-    "no control variate": Look("#009E73", "v"),
-    "looped": Look("#CC79A7", "o"),
-}
-_SPARE = (Look("#56B4E9", "X"), Look("#6A3D9A", "h"), Look("#7B3F00", "p"), Look("#000000", "*"))
 _OTHERS: dict[str, Literal[":", "--", "-."]] = {
     "softmax": ":",
     "masked softmax": "--",
     "linear self-attention": "-.",
 }
 _SPREAD = 0.30  # width over which the points of one depth are set side by side
-_SHADE = "#e2e2e2"
 _LOWEST = 1e-3  # of the axis of risk; curves of unbounded messages leave it below
 
 
@@ -49,7 +46,7 @@ def risk_by_ablation(rows: pd.DataFrame, caption: str) -> Figure:
     found = medians(rows)
     priors = list(dict.fromkeys(rows["prior"]))
     names = list(dict.fromkeys(found[found["source"] == "transformer"]["policy"]))
-    looks = _looks(names)
+    looks = variant_looks(names)
     table = gaps(rows, priors[0]) if FULL in names else None
     floor = max(_LOWEST, lowest(found[found["source"] != "limit"]["risk"]))
     count = len(priors) + (table is not None and len(table) > 0)
@@ -64,11 +61,6 @@ def risk_by_ablation(rows: pd.DataFrame, caption: str) -> Figure:
             _gaps(axes[-1], table, looks)
         figure.legend(handles=_handles(found, looks, floor), loc="outside right center")
     return figure
-
-
-def _looks(names: Sequence[str]) -> dict[str, Look]:
-    spare = iter(_SPARE * len(names))
-    return {name: _LOOKS.get(name) or next(spare) for name in names}
 
 
 def _beside(index: int, count: int) -> float:
@@ -97,7 +89,7 @@ def _risks(axis: Axes, found: pd.DataFrame, looks: dict[str, Look], floor: float
     )
     limit = found[found["source"] == "limit"].sort_values("depth")
     if len(limit):
-        axis.fill_between(limit["depth"], 1e-12, limit["risk"], color=_SHADE, linewidth=0, zorder=0.5)
+        axis.fill_between(limit["depth"], 1e-12, limit["risk"], color=SHADE, linewidth=0, zorder=0.5)
     scale_axes(axis, found, "depth", "depth (layers)", floor)
     axis.set_xticks(np.unique(found["depth"]))
 
@@ -131,7 +123,7 @@ def _handles(found: pd.DataFrame, looks: dict[str, Look], floor: float) -> list[
             Line2D([], [], color=look.colour, marker=look.marker, linestyle=line, markersize=5, label=name)
         )
     if told:
-        handles.append(Line2D([], [], color="#a8a8a8", label="lines: theory"))
+        handles.append(Line2D([], [], color=PALE, label="lines: theory"))
     if (found["source"] == "agents").any():
         handles.append(
             Line2D([], [], color="black", marker="o", markerfacecolor="none", markersize=9, linestyle="none",
@@ -144,5 +136,5 @@ def _handles(found: pd.DataFrame, looks: dict[str, Look], floor: float) -> list[
         if name in others
     ]
     if ((found["source"] == "limit") & (found["risk"] > floor)).any():
-        handles.append(Patch(facecolor=_SHADE, label="below the limit"))
+        handles.append(Patch(facecolor=SHADE, label="below the limit"))
     return handles

@@ -12,12 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from agents.step import System
-from analysis.plots.style import GREY, drawing
+from analysis.plots.style import BLACK, GREY, SEQUENCE, drawing
 from topology.mixing import Mixing
 
-# Okabe and Ito's colours; markers tell scales and layers apart without them.
-_COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#857A00")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 _MAP = mpl.colormaps["cividis"]
 _DARK = 0.55  # shades below which numbers are white
 _BARS, _CELLS = "; bars are 2 s.e.", "; ± is 1 s.e."
@@ -75,7 +72,8 @@ def query_alignment(rows: pd.DataFrame, spread: pd.DataFrame, caption: str) -> F
         left, right = figure.subplots(1, 2, width_ratios=[1.7, 1])
         handles = []
         for index, (scale, part) in enumerate(rows.groupby("scale")):
-            look: dict[str, Any] = {"color": _COLOURS[index % 8], "marker": _MARKERS[index % 8], "capsize": 3}
+            colour, marker, *_ = SEQUENCE[index % 8]
+            look: dict[str, Any] = {"color": colour, "marker": marker, "capsize": 3}
             # Side by side, for bars and points of several scales coincide near zero.
             across = part["layer"] + 0.06 * (index - 1)
             left.errorbar(across, part["value"], 2 * part["se"], linestyle="-", zorder=3, **look)
@@ -96,9 +94,7 @@ def query_alignment(rows: pd.DataFrame, spread: pd.DataFrame, caption: str) -> F
         left.set_ylim(-0.04, 1.06)
         left.set_ylabel("squared cosine of query and node")
         left.set_title("What a layer asks about", loc="left")
-        right.errorbar(
-            spread["layer"], spread["value"], 2 * spread["se"], color="#000000", marker="o", capsize=3
-        )
+        right.errorbar(spread["layer"], spread["value"], 2 * spread["se"], color=BLACK, marker="o", capsize=3)
         right.set_ylim(-0.04, 1.0)
         right.set_ylabel("1 − largest eigenvalue of E[uu′]")
         right.set_title("Queries differ between prompts", loc="left")
@@ -163,7 +159,7 @@ def steering_curves(rows: pd.DataFrame, caption: str, value: str = "value") -> F
         for axis, scale in zip(axes, scales, strict=True):
             for index, layer in enumerate(layers):  # points get smaller, so that equal ones can be seen
                 part = rows[(rows["scale"] == scale) & (rows["layer"] == layer)].sort_values("strength")
-                colour, marker = _COLOURS[index % 8], _MARKERS[index % 8]
+                colour, marker, *_ = SEQUENCE[index % 8]
                 axis.errorbar(
                     part["strength"], part[value], 2 * part[error], color=colour, marker=marker,
                     markersize=max(3.0, 7.5 - 1.3 * index), capsize=2, zorder=3,

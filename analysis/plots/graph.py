@@ -2,19 +2,18 @@
 
 from typing import NamedTuple
 
-import matplotlib as mpl
 import networkx as nx
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import MaxNLocator
 from scipy.spatial import KDTree
 
-from analysis.plots.style import drawing
+from analysis.plots.style import INK, NODES, drawing
 from topology.families import Family, Graph, barbell, grid
 from topology.mixing import Mixing
 
@@ -23,8 +22,6 @@ _ROW = 40  # tokens in a row of a path, which is folded when it is longer
 _SPRINGS = 150  # tokens from which springs stand in for Kamada and Kawai's layout, whose time grows as N^3
 _PANEL = 270.0  # points across the panel of nodes
 _LINK = "#7f7f7f"
-# The bright end of viridis is left out: it would be pale on white.
-_COLOURS = LinearSegmentedColormap.from_list("reach", mpl.colormaps["viridis"](np.linspace(0, 0.9, 256)))
 
 Places = Float[np.ndarray, "N 2"]
 
@@ -67,7 +64,7 @@ def graph_figure(graph: Graph, mixing: Mixing, caption: str, rounds: int = 1) ->
         _draw_nodes(nodes, graph, reached, norm)
         heard = np.broadcast_to(mixing.weights.toarray() > 0, (size, size))
         shown = np.ma.masked_where(~heard, np.broadcast_to(reached[:, None], (size, size)))
-        image = mask.imshow(shown, cmap=_COLOURS, norm=norm, interpolation="nearest")
+        image = mask.imshow(shown, cmap=NODES, norm=norm, interpolation="nearest")
         mask.set_xlabel("sender j")
         mask.set_ylabel("receiver i")
         mask.set_title("Attention mask", loc="left")
@@ -212,13 +209,13 @@ def _draw_nodes(axis: Axes, graph: Graph, reached: Float[np.ndarray, " N"], norm
         drawn = LineCollection(lines, colors=_LINK, linewidths=width, alpha=_opacity(lines), zorder=1)
         axis.add_collection(drawn)
     axis.scatter(
-        places[:, 0], places[:, 1], s=diameter**2, c=reached, cmap=_COLOURS, norm=norm, zorder=3,
+        places[:, 0], places[:, 1], s=diameter**2, c=reached, cmap=NODES, norm=norm, zorder=3,
         edgecolors="white", linewidths=min(0.8, diameter / 10),
     )  # fmt: skip
     if curve == "over":
         axis.text(
             middle[0], -0.08 * half, "messages go to the right", ha="center", va="top", fontsize=9,
-            color="#555555",
+            color=INK,
         )  # fmt: skip
     else:
         for a, b in single:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Real
@@ -15,7 +14,10 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from analysis.plots.style import (
+    CELLS,
     GREY,
+    SHADE,
+    VERMILION,
     Look,
     by_graph,
     draw_curve,
@@ -28,8 +30,6 @@ from analysis.plots.style import (
 )
 
 _SHOWN = 12  # contexts at which there is a point
-_LIMIT = "#e2e2e2"
-_LINE = "#D55E00"
 
 
 def locality_depth_diagram(rows: pd.DataFrame, caption: str, scales: int, policy: str = "gossip") -> Figure:
@@ -72,7 +72,7 @@ def locality_depth_diagram(rows: pd.DataFrame, caption: str, scales: int, policy
         if len(rows):
             right.set_axis_on()
             _diagram(right, graphs, scales, floor)
-            edge = Line2D([], [], color=_LINE, linewidth=2.2, label=f"depth = {scales} × mixing time")
+            edge = Line2D([], [], color=VERMILION, linewidth=2.2, label=f"depth = {scales} × mixing time")
             told = [name for name in ("agents", "theory") if (rows["source"] == name).any()]
             note = Line2D([], [], linestyle="none", label=f"numbers: {', small: '.join(told)}")
             right.legend(handles=[edge, note], bbox_to_anchor=(0.46, -0.14), ncols=2, **below)
@@ -103,9 +103,9 @@ def risk_against_context(rows: pd.DataFrame, caption: str) -> Figure:
                 draw_curve(axis, pd.concat([theory, _thinned(points)]), "context", look, floor)
                 handles.append(handle(look, part))
         if len(limit):
-            axis.fill_between(limit["context"], 1e-12, limit["risk"], color=_LIMIT, linewidth=0, zorder=0.5)
+            axis.fill_between(limit["context"], 1e-12, limit["risk"], color=SHADE, linewidth=0, zorder=0.5)
             axis.plot(limit["context"], limit["risk"], color=GREY, linewidth=1.2, zorder=1, label="limit")
-            handles.append(Patch(facecolor=_LIMIT, edgecolor=GREY, label="below the Bayes limit"))
+            handles.append(Patch(facecolor=SHADE, edgecolor=GREY, label="below the Bayes limit"))
         scale_axes(axis, rows, "context", "tokens heard, i + 1", floor)
         figure.legend(handles=handles + source_handles(reached, floor), loc="outside right center")
     return figure
@@ -189,7 +189,7 @@ def _diagram(axis: Axes, graphs: Sequence[tuple[Look, pd.DataFrame]], scales: in
         np.array([_risks(part[part["source"] == source], depths) for _, part in graphs])
         for source in ("agents", "theory")
     )
-    norm, colours = LogNorm(floor, 1.0, clip=True), mpl.colormaps["viridis"]
+    norm, colours = LogNorm(floor, 1.0, clip=True), CELLS
     known = np.where(np.isfinite(agents), agents, theory)
     axis.imshow(np.ma.masked_invalid(np.maximum(known, floor)), cmap=colours, norm=norm, aspect="auto")
     size = 8.5 if len(depths) <= 10 else 7.5
@@ -215,7 +215,7 @@ def _diagram(axis: Axes, graphs: Sequence[tuple[Look, pd.DataFrame]], scales: in
     needed = scales * np.maximum(1.0, np.nan_to_num(times, nan=np.inf, posinf=np.inf))
     edges = np.searchsorted(depths, needed) - 0.5
     axis.plot(
-        np.repeat(edges, 2), (np.arange(len(edges))[:, None] + [-0.5, 0.5]).ravel(), color=_LINE,
+        np.repeat(edges, 2), (np.arange(len(edges))[:, None] + [-0.5, 0.5]).ravel(), color=VERMILION,
         linewidth=2.2, path_effects=[withStroke(linewidth=4, foreground="white")], clip_on=False, zorder=5,
         label="mixing",
     )  # fmt: skip

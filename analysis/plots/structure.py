@@ -5,14 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.plots.risk import style
+from analysis.plots.style import BLUE, GREY, SEQUENCE, drawing
 
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
-LEVEL_COLOURS = (BLUE, GREEN, ORANGE, PURPLE)
 AXIS_NAMES = {
     "prior.levels": "levels D",
     "prior.branching": "branching r",
@@ -30,9 +27,7 @@ def depth_against_structure(tables: Mapping[str, pd.DataFrame], level: float, ca
         level: the level of the risk.
         caption: what is held fixed, below the panels.
     """
-    with style():
-        figure = Figure(figsize=(9.2, 6.4), layout="constrained")
-        FigureCanvasAgg(figure)
+    with drawing(9.2, 6.4, caption) as figure:
         panels = figure.subplots(2, 2).ravel()
         for axis, (title, table) in zip(panels, tables.items(), strict=True):
             reached = table[np.isfinite(table["depth"])]
@@ -59,7 +54,6 @@ def depth_against_structure(tables: Mapping[str, pd.DataFrame], level: float, ca
             axis.set_title(title, loc="left")
             if all(float(value).is_integer() for value in table["value"]):
                 axis.set_xticks(table["value"])
-        figure.supxlabel(caption, fontsize=8, color="#555555")
     return figure
 
 
@@ -70,9 +64,7 @@ def gain_against_structure(tables: Mapping[str, tuple[str, pd.DataFrame]], capti
         tables: by the panel's title, the key on the x-axis and columns of `structure.gain_of_adaptivity`.
         caption: what is held fixed, below the panels.
     """
-    with style():
-        figure = Figure(figsize=(9.2, 3.9), layout="constrained")
-        FigureCanvasAgg(figure)
+    with drawing(9.2, 3.9, caption) as figure:
         panels = figure.subplots(1, len(tables), squeeze=False)[0]
         for axis, (title, (key, table)) in zip(panels, tables.items(), strict=True):
             axis.axhline(1.0, color=GREY, linewidth=1, linestyle="--")
@@ -90,7 +82,6 @@ def gain_against_structure(tables: Mapping[str, tuple[str, pd.DataFrame]], capti
             axis.set_xlabel(AXIS_NAMES.get(key, key))
             axis.set_title(title, loc="left")
         panels[0].set_ylabel("risk of static / adaptive")
-        figure.supxlabel(caption, fontsize=8, color="#555555")
     return figure
 
 
@@ -101,12 +92,10 @@ def pooled_against_tokens(table: pd.DataFrame, caption: str) -> Figure:
         table: columns of `structure.pooled_failure`.
         caption: what is held fixed, below the panel.
     """
-    with style():
-        figure = Figure(figsize=(8.2, 4.6), layout="constrained")
-        FigureCanvasAgg(figure)
+    with drawing(8.2, 4.6, caption) as figure:
         axis = figure.subplots()
         handles = []
-        for colour, (levels, part) in zip(LEVEL_COLOURS, table.groupby("levels"), strict=False):
+        for (colour, *_), (levels, part) in zip(SEQUENCE, table.groupby("levels"), strict=False):
             for policy, line in (("static pooled, no cv", "-"), ("adaptive", ":")):
                 rows = part[part["policy"] == policy]
                 risk = rows["risk"].clip(lower=1e-4)
@@ -128,7 +117,6 @@ def pooled_against_tokens(table: pd.DataFrame, caption: str) -> Figure:
         axis.set_xlabel("token positions N")
         axis.set_ylabel("excess risk / E|w|² after D rounds")
         figure.legend(handles=handles, loc="outside right center")
-        figure.supxlabel(caption, fontsize=8, color="#555555")
     return figure
 
 

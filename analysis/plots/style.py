@@ -1,22 +1,30 @@
-"""Curves of risk on a logarithmic axis: a colour and a marker for each graph family and policy."""
+"""The one style of all figures: palette, looks of what is drawn, captions, axes of risk.
 
-from collections.abc import Iterator
+Colours are told apart by the colour-blind, markers tell curves apart without colour.
+"""
+
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from textwrap import fill
 from typing import NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from analysis.plots.risk import POLICY_COLOURS, POLICY_MARKERS, POLICY_NAMES, style
-
-GREY = "#777777"
-_PALE = "#a8a8a8"  # of what a legend says of all curves at once
+# P. Okabe and K. Ito, Color universal design (2008), and some more that differ from them in lightness.
+BLACK, BLUE, SKY, GREEN, ORANGE = "#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00"
+VERMILION, PINK, OLIVE, VIOLET, BROWN = "#D55E00", "#CC79A7", "#857A00", "#6A3D9A", "#7B3F00"
+GREY, PALE, SHADE, INK = "#777777", "#a8a8a8", "#e2e2e2", "#555555"
+CELLS = mpl.colormaps["viridis"]  # of numbers in cells
+# The bright end is left out: it would be pale on white.
+NODES = LinearSegmentedColormap.from_list("nodes", CELLS(np.linspace(0, 0.9, 256)))
 _FLOOR = 1e-4  # of the axis of risk; what is lower is drawn at its foot
 
 
@@ -36,28 +44,72 @@ class Look(NamedTuple):
     name: str = ""
 
 
-# Okabe and Ito's colours, and three more that differ from them in lightness; markers tell all apart.
+# In a fixed order, where things are told apart by their number alone: scales, layers, levels.
+SEQUENCE = tuple(
+    Look(*pair)
+    for pair in zip((BLUE, GREEN, VERMILION, PINK, ORANGE, SKY, BLACK, OLIVE), "os^DvPXh", strict=True)
+)
 FAMILIES = {
-    "complete": Look("#000000", "o"),
-    "random_regular": Look("#0072B2", "s"),
-    "erdos_renyi": Look("#56B4E9", "D"),
-    "small_world": Look("#009E73", "^"),
-    "grid": Look("#E69F00", "P"),
-    "ring": Look("#D55E00", "v"),
-    "star": Look("#CC79A7", "*"),
-    "tree": Look("#857A00", "h"),
-    "barbell": Look("#777777", "X"),
-    "path": Look("#6A3D9A", "<"),
-    "causal": Look("#7B3F00", "p"),
+    "complete": Look(BLACK, "o"),
+    "random_regular": Look(BLUE, "s"),
+    "erdos_renyi": Look(SKY, "D"),
+    "small_world": Look(GREEN, "^"),
+    "grid": Look(ORANGE, "P"),
+    "ring": Look(VERMILION, "v"),
+    "star": Look(PINK, "*"),
+    "tree": Look(OLIVE, "h"),
+    "barbell": Look(GREY, "X"),
+    "path": Look(VIOLET, "<"),
+    "causal": Look(BROWN, "p"),
 }
-_SPARE = (Look("#8B1A1A", "d"), Look("#1B4965", ">"), Look("#4F772D", "H"), Look("#5F5F5F", "8"))
 POLICIES = {
-    "gossip": Look("#56B4E9", "s"),
-    "gradient": Look("#000000", "^"),
-    "flood": Look("#009E73", "v"),
-    "static": Look("#D55E00", "P"),
-    "transformer": Look("#CC79A7", "D"),
+    "adaptive": Look(BLUE, "o"),
+    "static codes": Look(VERMILION, "s", True),
+    "static codes, no cv": Look(VERMILION, "s"),
+    "static pooled, no cv": Look(GREEN, "^"),
+    "static": Look(VERMILION, "P"),
+    "gossip": Look(SKY, "s"),
+    "gradient": Look(BLACK, "^"),
+    "flood": Look(GREEN, "v"),
 }
+TRANSFORMERS = {
+    "feedforward": Look(PINK, "D", True, "transformer with feedforward"),
+    "linear": Look(ORANGE, "D", True, "transformer without feedforward"),
+    "transformer": Look(PINK, "D", True, "transformer"),
+}
+VARIANTS = {
+    "full": Look(BLUE, "D"),
+    "no feedforward": Look(ORANGE, "s"),
+    "constant queries": Look(VERMILION, "^"),
+    "neither": Look(OLIVE, "P"),
+    "no control variate": Look(GREEN, "v"),
+    "looped": Look(PINK, "o"),
+}
+_SPARE = (
+    Look("#8B1A1A", "d"), Look("#1B4965", ">"), Look("#4F772D", "H"), Look("#5F5F5F", "8"), Look(VIOLET, "X"),
+    Look(BROWN, "p"),
+)  # fmt: skip
+TITLES = {"tree": "Tree prior", "matched_gaussian": "Null: matched Gaussian", "gaussian": "Gaussian prior"}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The one style of all figures."""
+    settings: dict[str, object] = {
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 11,
+        "axes.titleweight": "bold",
+        "axes.grid": True,
+        "grid.color": "#e4e4e4",
+        "grid.linewidth": 0.6,
+        "legend.frameon": False,
+        "legend.fontsize": 9,
+        "svg.hashsalt": "tokenfield",
+    }
+    with mpl.rc_context(settings):  # type: ignore[arg-type]  # its keys are a Literal
+        yield
 
 
 def policy_look(policy: str, trained: bool = False) -> Look:
@@ -67,12 +119,15 @@ def policy_look(policy: str, trained: bool = False) -> Look:
         >>> policy_look("adaptive").colour, policy_look("linear", trained=True).name
         ('#0072B2', 'transformer without feedforward')
     """
-    known = POLICIES.get(policy, Look(GREY, "o"))
-    colour, name = POLICY_COLOURS.get(policy, known.colour), POLICY_NAMES.get(policy, policy)
     if trained:
-        return Look(colour, "D", True, name if policy == "transformer" else f"transformer {name}")
-    marker = POLICY_MARKERS[policy]["marker"] if policy in POLICY_MARKERS else known.marker
-    return Look(colour, marker, policy == "static codes", name)
+        return TRANSFORMERS.get(policy, Look(GREY, "D", True, f"transformer {policy}"))
+    return POLICIES.get(policy, Look(GREY, "o"))._replace(name=policy)
+
+
+def variant_looks(names: Sequence[str]) -> dict[str, Look]:
+    """A look for each variant of a transformer, none of them twice."""
+    spare = iter(_SPARE * len(names))
+    return {name: (VARIANTS.get(name) or next(spare))._replace(name=name) for name in names}
 
 
 def by_graph(rows: pd.DataFrame) -> list[tuple[Look, pd.DataFrame]]:
@@ -106,7 +161,7 @@ def drawing(width: float, height: float, caption: str) -> Iterator[Figure]:
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        figure.supxlabel(fill(caption, int(14.5 * width)), fontsize=8, color="#555555")
+        figure.supxlabel(fill(caption, int(14.5 * width)), fontsize=8, color=INK)
         figure.draw_without_rendering()  # panels of a fixed shape find their place in the second pass
 
 
@@ -152,14 +207,14 @@ def source_handles(rows: pd.DataFrame, floor: float) -> list[Line2D]:
     """What lines, points, and points at the foot of the axis mean, as far as there are such."""
     handles = []
     if (rows["source"] == "theory").any():
-        handles.append(Line2D([], [], color=_PALE, label="theory"))
+        handles.append(Line2D([], [], color=PALE, label="theory"))
     if (rows["source"] == "agents").any():
         handles.append(
-            Line2D([], [], color=_PALE, marker="o", linestyle="none", markersize=5, label="agents ± 2 s.e.")
+            Line2D([], [], color=PALE, marker="o", linestyle="none", markersize=5, label="agents ± 2 s.e.")
         )
     if ((rows["source"] != "theory") & (rows["risk"] < floor)).any():
         handles.append(
-            Line2D([], [], color=_PALE, marker="o", linestyle="none", markersize=5, markerfacecolor="none",
+            Line2D([], [], color=PALE, marker="o", linestyle="none", markersize=5, markerfacecolor="none",
                    label=f"below {floor:.2g}")
         )  # fmt: skip
     return handles

@@ -8,7 +8,7 @@ import typer
 import agents
 from agents.policies import POLICIES
 from analysis.resources import available_cores
-from runner.build import Built, build
+from runner.built import Built, build
 from runner.cli.console import (
     clean_stdout,
     finite,

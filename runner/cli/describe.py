@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.plots.graph import graph_figure
-from runner.build import Built
+from runner.built import Built
 from runner.errors import UsageError
 from runner.footprint import bytes_per_token_prompt
 from runner.storage.files import new_folder, write_figure

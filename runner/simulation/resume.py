@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from agents.policies import Policy
 from agents.policies.learned import Learned
 from agents.prior import Prior
-from runner.build import build
+from runner.built import build
 from runner.engines import Engine
 from runner.errors import RunError, UnreadableError, UsageError
 from runner.simulation.simulate import Simulation, opened, play

@@ -14,7 +14,7 @@ from agents.policies.learned import Learned
 from agents.prior import Prior
 from analysis.resources import available_memory
 from analysis.statistics import mean_over_prompts
-from runner.build import Built, build
+from runner.built import Built, build
 from runner.config.experiment import Experiment
 from runner.engines import ENGINES, Engine, EngineOptions, Outcome
 from runner.errors import RunError

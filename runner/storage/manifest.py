@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from agents.policies.learned import Learned
 from analysis.traces.schema import SCHEMA_VERSION, Seal, digest_of
-from runner.build import Built
+from runner.built import Built
 from runner.config.experiment import Experiment
 from runner.errors import UsageError
 from runner.source import fingerprint

@@ -25,7 +25,7 @@ from analysis.traces.schema import (
     Seal,
     part_name,
 )
-from runner.build import Built
+from runner.built import Built
 from runner.config.experiment import Experiment
 from runner.engines.base import Outcome
 from runner.errors import UsageError

@@ -17,7 +17,7 @@ from analysis.report.tables import by_depth, claims_table, median_over_seeds
 from analysis.report.verdict import claims_sentence
 from analysis.statistics import mean_over_prompts
 from analysis.theory.limits.physical import light_cone_bound, physical_limit
-from runner.build import Built, build
+from runner.built import Built, build
 from runner.config.experiment import Experiment
 from runner.config.studies import AblationSection, Comparison
 from runner.errors import UsageError
@@ -42,25 +42,13 @@ Key = tuple[str, str, int, int]  # prior, variant, depth, seed
 Models = dict[Key, Trained[Transformer]]
 
 
-def compare_ablations(comparison: Comparison, session: Session) -> Findings:
-    """Train every variant at every depth, put theory and agents beside them, and decide the claims.
-
-    Args:
-        comparison: an experiment with an [ablation] table.
-        session: what it runs with.
-
-    Returns:
-        Frames `rows` (source, prior, policy, depth, seed, risk, risk_se, rule by which theory reaches the
-        risk) and `claims` (claim, test, effect, low, high, needed, holds).
-
-    Raises:
-        UsageError: if one of the experiments cannot be run; before anything starts.
-    """
-    return prepare(comparison)(session)
-
-
 def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
     """Build and check every model of a comparison of ablations.
+
+    Returns:
+        What trains every variant at every depth, puts theory and agents beside them, and decides the claims.
+        Its findings have the frames `rows` (source, prior, policy, depth, seed, risk, risk_se, rule by which
+        theory reaches the risk) and `claims` (claim, test, effect, low, high, needed, holds).
 
     Raises:
         UsageError: naming the key, what was given, what is possible.

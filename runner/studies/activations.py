@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from agents.channel import Channel
-from agents.codebook import Codebook
 from agents.policies.intervened import Change, Intervened
 from agents.policies.learned import NORM_FLOOR, Learned
 from agents.reductions import affine, dot
@@ -90,27 +89,6 @@ def query_of(policy: Learned, state: Float[np.ndarray, "n W B"], round: int) -> 
     raw = raw.reshape(len(raw), policy.channels, -1, raw.shape[2])
     parts = list(np.moveaxis(raw, 2, 0))
     return np.asarray(raw / np.sqrt(dot(parts, parts) + NORM_FLOOR)[:, :, None])
-
-
-def asked_codes(
-    system: System, mixing: Mixing, prompts: range, engine: Engine | None = None
-) -> Integer[np.ndarray, "layers N K B"]:
-    """The code that each token asks about on each channel, round by round."""
-    outcomes = (engine or LocalEngine()).play(system, mixing, prompts, messages=True)
-    return np.stack([outcome.sent.codes for outcome in outcomes if outcome.sent is not None])
-
-
-def directions_of(
-    codes: Integer[np.ndarray, "layers N K B"], codebook: Codebook
-) -> Float[np.ndarray, "layers N K d B"]:
-    """The queries of a policy that asks by codes: the directions that its codes stand for.
-
-    Example:
-        >>> book = Codebook(np.eye(2), np.array([1, 2]))
-        >>> directions_of(np.array([[[[0, 1]]]]), book)[0, 0, 0].tolist()
-        [[1.0, 0.0], [0.0, 1.0]]
-    """
-    return np.moveaxis(codebook.directions[codes], -1, -2)
 
 
 def agents_estimates(

@@ -13,7 +13,7 @@ from analysis.report.verdict import sentence
 from analysis.statistics import mean_over_prompts, paired_difference
 from analysis.theory.predict import infinite_tokens
 from analysis.theory.predict import predict as predict_scenario
-from runner.build import Built, build
+from runner.built import Built, build
 from runner.config.experiment import Experiment
 from runner.config.studies import Comparison, Variant
 from runner.simulation.simulate import Simulation, simulate

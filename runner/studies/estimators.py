@@ -11,7 +11,7 @@ from jaxtyping import Float
 from agents.prior import Prior, draw_latent, matched_gaussian
 from agents.task import draw_tokens
 from analysis.theory.closed_forms.linear_attention import anisotropic_layer
-from runner.build import Built
+from runner.built import Built
 
 Array = np.ndarray
 Estimator = Callable[[Prior, Float[Array, "N d B"], Float[Array, "N B"], float], Float[Array, "d B"]]

@@ -31,7 +31,7 @@ from analysis.plots.function_vectors import (
 )
 from analysis.report.tables import by_scale_and_layer
 from analysis.report.verdict import vectors_sentence
-from runner.build import Built
+from runner.built import Built
 from runner.config.experiment import Experiment
 from runner.errors import UsageError
 from runner.storage.files import new_folder, write_figure

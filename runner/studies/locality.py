@@ -14,7 +14,7 @@ from analysis.theory.limits.bayes import bayes_limit
 from analysis.theory.limits.light_cone import LightConeLimit
 from analysis.theory.limits.physical import light_cone_bound
 from analysis.theory.predict import predict, predict_on_graph
-from runner.build import Built, build
+from runner.built import Built, build
 from runner.config.experiment import Experiment
 from runner.config.studies import Comparison, LocalitySection, policy_values
 from runner.simulation.simulate import simulate
@@ -30,26 +30,15 @@ _LEARNED = "feedforward"  # how the trained transformer is called in tables
 Row = dict[str, object]
 
 
-def compare_locality(comparison: Comparison, session: Session) -> Findings:
-    """Put theory beside agents on many graphs and depths, and on the causal graph by context length.
-
-    Args:
-        comparison: an experiment with a [locality] table.
-        session: what it runs with.
-
-    Returns:
-        Frames `depths` (source, family, degree, gap, mixing_time, diameter, policy, depth, rounds_per_scale,
-        risk, risk_se, limit: Bayes risk of the light cone), `turns` (source, family, rounds_per_scale, depth,
-        risk, risk_se, at one depth) and `contexts` (source, policy, context, risk, risk_se, causal graph).
-
-    Raises:
-        UsageError: if one of the experiments cannot be run; before anything starts.
-    """
-    return prepare(comparison)(session)
-
-
 def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
     """Build and check every graph and policy of a comparison, once.
+
+    Returns:
+        What puts theory beside agents on many graphs and depths, and on the causal graph by context length.
+        Its findings have the frames `depths` (source, family, degree, gap, mixing_time, diameter, policy,
+        depth, rounds_per_scale, risk, risk_se, limit: Bayes risk of the light cone), `turns` (source, family,
+        rounds_per_scale, depth, risk, risk_se, at one depth) and `contexts` (source, policy, context, risk,
+        risk_se, causal graph).
 
     Raises:
         UsageError: naming the key, what was given, what is possible.

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from agents.transformer.export import export
 from agents.transformer.model import Transformer
 from analysis.statistics import Estimate, mean_over_prompts
-from runner.build import Built
+from runner.built import Built
 from runner.engines.base import Engine, Outcome
 from runner.simulation.simulate import Simulation, simulate
 from runner.training.evaluation import forward_on_prompts, prompt_risk

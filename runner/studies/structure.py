@@ -19,7 +19,7 @@ from analysis.statistics import standard_error
 from analysis.theory.closed_forms.asymptotic import pooled_signal_to_noise
 from analysis.theory.evolution.complete import Prediction
 from analysis.theory.predict import predict_belief
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 from runner.footprint import prior_options
 from runner.progress import Progress

@@ -9,7 +9,7 @@ from agents.prior import PRIORS
 from analysis.theory.predict import belief_of, predict
 from analysis.theory.queries.fixed import best_fixed_queries
 from analysis.theory.queries.greedy import evolve_queries
-from runner.build import Built
+from runner.built import Built
 
 _SEARCHED = 20_000  # samples where each one's next query is searched
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agents.transformer.model import Transformer
-from runner.build import Built, build
+from runner.built import Built, build
 from runner.config.experiment import Experiment
 from runner.progress import Progress
 from runner.training.baselines import Baseline, BaselineJob, train_baselines

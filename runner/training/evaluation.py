@@ -13,7 +13,7 @@ from agents.prior import draw_latent
 from agents.rng import Purpose, normals
 from agents.task import draw_tokens
 from agents.transformer.model import Transformer
-from runner.build import Built
+from runner.built import Built
 from runner.training.job import attention
 
 _BATCH = 500

@@ -14,7 +14,7 @@ from torch import nn
 from agents.channel import Channel
 from agents.prior import Prior
 from agents.transformer.model import Architecture, Transformer
-from runner.build import Built
+from runner.built import Built
 from runner.errors import UsageError
 from topology.mixing import Mixing
 

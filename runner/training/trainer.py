@@ -3,7 +3,7 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -211,46 +211,6 @@ class Cohort:
         return optimiser
 
 
-def train_job(
-    job: Job,
-    device: str | torch.device | None = None,
-    on_progress: Callable[[int, float], None] | None = None,
-    folder: Path | None = None,
-    save_seconds: float = SAVE_SECONDS,
-) -> Trained[Transformer]:
-    """Train one transformer to estimate w after its last layer; on a CPU, same job, same weights.
-
-    loss = E|w - w_L|^2 + auxiliary * (rate / learning_rate) * mean over 0 < l < L of E|w - w_l|^2
-
-    Prompts come from generators of their own, at an address of their own, so that none of them is among
-    the prompts of a simulation.
-
-    Args:
-        job: what to train.
-        device: where; by default on CUDA where there is one.
-        on_progress: told (steps done, mean loss since the last call) from time to time.
-        folder: where a checkpoint is kept, from which interrupted training goes on; it is removed at the end.
-        save_seconds: between two checkpoints, at least.
-
-    Raises:
-        ValueError: if the parts do not fit together.
-        DivergenceError: if the loss is not finite or explodes.
-        CheckpointError: if the checkpoint belongs to something else.
-
-    Source: THEORY.md section 8.
-    """
-    job.check()
-    checkpoint = Checkpoint(folder, job, save_seconds)
-
-    def tell(index: int, step: int, loss: float) -> None:
-        if on_progress is not None:
-            on_progress(step, loss)
-
-    ((_, trained),) = train_together([job], device, tell, [checkpoint])
-    checkpoint.remove()
-    return trained
-
-
 def train_all(
     jobs: Sequence[Job],
     workers: int = 1,
@@ -260,6 +220,10 @@ def train_all(
 ) -> list[Trained[Transformer]]:
     """Train several models: those of one shape side by side, in so many processes of one thread each.
 
+        loss = E|w - w_L|^2 + auxiliary * (rate / learning_rate) * mean over 0 < l < L of E|w - w_l|^2
+
+    Prompts come from generators of their own, at an address of their own, so that none of them is among
+    the prompts of a simulation.
     The weights of a model depend neither on the number of processes nor on what is trained beside it.
     On CUDA there is one process.
 
@@ -275,6 +239,8 @@ def train_all(
         ValueError: if the parts of a job do not fit together.
         DivergenceError: if a loss is not finite or explodes; the other jobs are ended.
         CheckpointError: if a checkpoint belongs to something else.
+
+    Source: THEORY.md section 8.
     """
     for job in jobs:
         job.check()

@@ -18,7 +18,7 @@ from agents.step import draw_block
 from agents.transformer.compiler import Compiled, Precision, compile_policy
 from agents.transformer.compiler.splines import interpolation_error, knots_for
 from agents.transformer.model import Architecture, Transformer
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 from runner.engines.base import Outcome
 from runner.simulation.simulate import simulate

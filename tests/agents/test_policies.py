@@ -12,7 +12,7 @@ from agents.policies.base import Policy
 from agents.policies.learned import Affine, Layer, Learned
 from agents.prior import draw_latent
 from agents.step import Aggregate, System, draw_block, step
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 from runner.engines.local import LocalEngine
 from topology.mixing import Mixing

@@ -9,7 +9,7 @@ import pytest
 from agents.policies import POLICIES, Policy
 from agents.prior import PRIORS, PriorOptions
 from agents.step import draw_block, step
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 from runner.footprint import bytes_per_token_prompt
 from runner.studies.activations import play_states

@@ -24,7 +24,7 @@ from analysis.theory.limits.distortion_rate import (
     tree_levels,
     water_filling,
 )
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 from runner.simulation.simulate import simulate
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from analysis.theory.evolution.complete import evolve
 from analysis.theory.predict import belief_of, predict_belief
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 
 BASE = Experiment().with_values({"channel.noise": 1.0, "channel.bits": 16, "run.rounds": 3})

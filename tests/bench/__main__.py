@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.step import Sent
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 from runner.engines.environment import prepare
 from runner.engines.local import LocalEngine

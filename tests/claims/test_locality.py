@@ -15,7 +15,7 @@ from agents.step import Aggregate, Block, Sent, System, draw_block, step
 from agents.task import draw_tokens
 from agents.transformer.export import export
 from agents.transformer.model import Architecture, Transformer
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 from runner.engines.local import LocalEngine
 from runner.errors import UsageError

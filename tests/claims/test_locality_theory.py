@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from analysis.theory.limits.physical import light_cone_bound
 from analysis.theory.predict import predict, predict_on_graph
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment, load
 from runner.config.studies import Comparison
 from runner.simulation.simulate import simulate

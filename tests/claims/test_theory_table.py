@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import norm
 
 from analysis.theory.predict import predict_belief
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 from runner.simulation.simulate import simulate
 

@@ -21,7 +21,8 @@ from agents.transformer.export import export
 from agents.transformer.model import Architecture, Transformer, transmit
 from runner.training.job import Job, Recipe, cache_key
 from runner.training.store import Trained, load, save
-from runner.training.trainer import train_all, train_job
+from runner.training.trainer import train_all
+from tests.trainings import train_job
 from topology.mixing import Mixing, everyone, past
 
 ROOT = Path(__file__).parents[2]

@@ -14,14 +14,14 @@ from analysis.measures.ablation import gaps, medians
 from analysis.measures.claims import verdicts
 from analysis.measures.probes import FunctionVectors
 from analysis.plots.ablation import risk_by_ablation
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment, load, parse
 from runner.config.studies import Comparison
 from runner.engines.local import LocalEngine
 from runner.errors import UsageError
 from runner.progress import Progress
 from runner.studies import Findings, Session
-from runner.studies.ablation import compare_ablations, prepare
+from runner.studies.ablation import prepare
 from runner.studies.variant_theory import predict_variant
 from runner.training.evaluation import forward_on_prompts, last_risks, prompt_risk
 
@@ -42,7 +42,7 @@ TINY: dict[str, object] = {
 def ablated(tmp_path_factory: pytest.TempPathFactory) -> Findings:
     comparison = load(Comparison, PRESET, TINY)
     out = tmp_path_factory.mktemp("runs")
-    return compare_ablations(comparison, Session(LocalEngine(), out, 1, Progress(quiet=True), "ablations"))
+    return prepare(comparison)(Session(LocalEngine(), out, 1, Progress(quiet=True), "ablations"))
 
 
 def test_the_table_has_every_variant_depth_and_seed(ablated: Findings) -> None:
@@ -289,8 +289,8 @@ def test_the_claims_hold_on_the_preset_and_the_table_of_the_readme_is_what_is_me
     tmp_path: Path,
 ) -> None:
     few = {"ablation.seeds": 3, "ablation.unconstrained": [], "task.prompts": 10_000}
-    found = compare_ablations(
-        load(Comparison, PRESET, few), Session(LocalEngine(), tmp_path, 2, Progress(quiet=True), "ablations")
+    found = prepare(load(Comparison, PRESET, few))(
+        Session(LocalEngine(), tmp_path, 2, Progress(quiet=True), "ablations")
     )
     # Seeds of models and prompts are fixed, so there is no false alarm on one kind of processor.
     assert found.frames["claims"]["holds"].all(), found.sentence

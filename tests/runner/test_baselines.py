@@ -16,7 +16,7 @@ from torch import Tensor
 
 from agents.prior import draw_latent, gaussian
 from agents.task import draw_tokens
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 from runner.errors import DivergenceError, RunError, WeightsError
 from runner.progress import Progress

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from jaxtyping import Integer
 
-import runner.build
+import runner.built
 from agents.inference.posterior import Belief
 from agents.policies import POLICIES
 from agents.policies.base import PolicyEntry
 from agents.policies.bayesian import Bayesian, inference_of, numbers_of_a_belief, principal_codes
 from agents.prior import PRIORS, gaussian, tree
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 from runner.config.registries import load_entry_points
 from runner.engines.local import LocalEngine
@@ -70,7 +70,7 @@ def ladder(family: Family) -> Graph:
 def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often a graph and its weights are made."""
     counts = {"graphs": 0, "weights": 0}
-    ring, weigh = FAMILIES["ring"], runner.build.weigh
+    ring, weigh = FAMILIES["ring"], runner.built.weigh
 
     def counted_ring(family: Family) -> Graph:
         counts["graphs"] += 1
@@ -81,7 +81,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return weigh(graph, weights)
 
     monkeypatch.setitem(FAMILIES, "ring", counted_ring)
-    monkeypatch.setattr(runner.build, "weigh", counted_weigh)
+    monkeypatch.setattr(runner.built, "weigh", counted_weigh)
     return counts
 
 

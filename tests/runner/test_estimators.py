@@ -9,7 +9,7 @@ from scipy.stats import norm
 from agents.prior import gaussian, tree
 from analysis.theory.closed_forms.linear_attention import linear_attention_risk
 from analysis.theory.limits.bayes import bayes_limit
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 from runner.simulation.simulate import simulate
 from runner.studies.estimators import bayes, estimator_risk

@@ -29,13 +29,11 @@ from analysis.plots.function_vectors import (
     query_alignment,
     steering_curves,
 )
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 from runner.studies.activations import (
     agents_activations,
     agents_estimates,
-    asked_codes,
-    directions_of,
     module_activations,
     module_estimates,
 )
@@ -58,6 +56,21 @@ CHANGES: dict[str, Change] = {
 }
 # A bound of 4.5 standard errors is exceeded by chance in 7e-6 of comparisons (two-sided normal tail).
 SIGMAS = 4.5
+
+
+def asked_codes(
+    system: System, mixing: Mixing, prompts: range, engine: Engine | None = None
+) -> Integer[np.ndarray, "layers N K B"]:
+    """The code that each token asks about on each channel, round by round."""
+    outcomes = (engine or LocalEngine()).play(system, mixing, prompts, messages=True)
+    return np.stack([outcome.sent.codes for outcome in outcomes if outcome.sent is not None])
+
+
+def directions_of(
+    codes: Integer[np.ndarray, "layers N K B"], codebook: Codebook
+) -> Float[np.ndarray, "layers N K d B"]:
+    """The queries of a policy that asks by codes: the directions that its codes stand for."""
+    return np.moveaxis(codebook.directions[codes], -1, -2)
 
 
 def assembled(name: str, graph: str = "complete") -> tuple[System, Mixing]:

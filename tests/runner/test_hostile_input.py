@@ -29,7 +29,7 @@ from agents.policies.learned import Affine, Layer, Learned
 from analysis.errors import UnreadableError
 from analysis.traces.reader import Run, open_run
 from analysis.traces.schema import digest_of, part_name
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment, load
 from runner.config.studies import Comparison
 from runner.errors import RunError, UsageError

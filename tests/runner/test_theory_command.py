@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.theory.limits.physical import physical_limit
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment, load
 from runner.config.studies import Comparison
 from runner.prediction import Forecast, forecast
@@ -41,6 +41,20 @@ def risk(found: Forecast, source: str) -> "pd.Series[float]":
     return curve["risk"]
 
 
+def is_ordered(found: Forecast) -> bool:
+    """Whether limits <= optimal <= risk holds, within three standard errors."""
+    risk = found.curve("theory")
+    if risk is None:
+        return True
+    margin = 3 * risk["risk_se"] + 1e-12  # certainties differ by rounding
+    bayes, limit, best = (found.curve(name) for name in ("Bayes limit", "physical limit", "optimal"))
+    assert bayes is not None and limit is not None
+    # The agents do not read their own example before they hear it among others.
+    floor = np.maximum(limit["risk"], bayes["risk"] - 3 * bayes["risk_se"])
+    least = risk["risk"] if best is None else best["risk"]
+    return bool((floor <= least + margin).all() and (least <= risk["risk"] + margin).all())
+
+
 def test_the_answer_has_every_curve(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,7 +75,7 @@ def test_the_answer_has_every_curve(
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_limits_optimum_and_risk_are_in_order(name: str) -> None:
     found = forecast(DEMO.with_values(SYSTEMS[name]), 4000)
-    assert found.is_ordered()
+    assert is_ordered(found)
     if (best := found.curve("channel optimal")) is not None:
         assert (best["risk"] <= risk(found, "channel greedy") + 1e-12).all()
         assert (best["risk"] <= risk(found, "channel static") + 1e-12).all()
@@ -70,10 +84,10 @@ def test_limits_optimum_and_risk_are_in_order(name: str) -> None:
 
 def test_is_ordered_can_fail() -> None:
     found = forecast(DEMO.with_values({"run.rounds": 1}), 500)
-    assert found.is_ordered()
+    assert is_ordered(found)
     curves = found.curves.copy()
     curves.loc[curves["source"] == "physical limit", "risk"] = [1.0, 0.9]
-    assert not replace(found, curves=curves).is_ordered()
+    assert not is_ordered(replace(found, curves=curves))
 
 
 @pytest.mark.parametrize("null", ["matched_gaussian", "gaussian"])
@@ -123,7 +137,7 @@ def test_no_policy_is_predicted_below_the_limits_of_its_graph(kind: str, policy:
         1000,
     )
     assert found.curve("theory") is not None
-    assert found.is_ordered()
+    assert is_ordered(found)
     assert found.facts["allocation"] is found.facts["code_loss"] is found.curve("infinite N") is None
 
 

@@ -20,7 +20,7 @@ from agents.channel import Channel
 from agents.prior import tree
 from agents.transformer.model import Architecture, Transformer
 from analysis.errors import UnreadableError
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 from runner.errors import CheckpointError, DivergenceError, RunError, UsageError
 from runner.progress import Progress
@@ -32,7 +32,8 @@ from runner.training.job import Job, Recipe, address, job_of, recipe_for
 from runner.training.prompts import Prompts, PromptSource, Statistics, Stream, Use, side_by_side
 from runner.training.stack import Stack, WeightLayout
 from runner.training.store import Trained
-from runner.training.trainer import groups, train_all, train_job
+from runner.training.trainer import groups, train_all
+from tests.trainings import train_job
 
 CPU = torch.device("cpu")
 FALSE_ALARM = 1e-3  # of the tests of one law against another, over all their statistics (Bonferroni)
@@ -251,7 +252,7 @@ def test_models_that_stand_at_different_steps_join_again(tmp_path: Path) -> None
 KILLED = """
 import sys
 from pathlib import Path
-from runner.training.trainer import train_job
+from tests.trainings import train_job
 from tests.runner.test_training import LONG
 train_job(LONG, device="cpu", folder=Path(sys.argv[1]), save_seconds=0,
       on_progress=lambda step, loss: print(step, flush=True))

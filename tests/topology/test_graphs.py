@@ -7,7 +7,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from runner.build import build
+from runner.built import build
 from runner.config.experiment import Experiment
 from runner.engines.local import LocalEngine
 from runner.errors import UsageError

@@ -17,7 +17,7 @@ from analysis.theory.evolution.complete import Form, extend
 from analysis.theory.evolution.fields import ExactLaw, GaussianLaw
 from analysis.theory.evolution.posterior import Posterior, Record, condition
 from analysis.theory.evolution.posterior import start as begin
-from analysis.theory.queries.questions import GaussianQuestion, exact_question, first_question
+from analysis.theory.queries.questions import GaussianQuestion, first_question
 from analysis.theory.setting import Setting
 
 Array = np.ndarray
@@ -109,48 +109,6 @@ def code_loss(question: Question, prior: Prior) -> float:
         1.0
     """
     return best_code(question, prior).risk / best_query(question, starts(prior)).risk
-
-
-class Controlled(NamedTuple):
-    """A query with the control its messages carry: query [d], control [d], absolute risk."""
-
-    query: Float[Array, " d"]
-    control: Float[Array, " d"]
-    risk: float
-
-
-def best_controlled_query(
-    prior: Prior, tokens: int, label_noise: float, channel_variance: float, query: Float[Array, " d"]
-) -> Controlled:
-    """The best query of a first round together with the best constant control v, at exactly N tokens.
-
-    The prior mean is the control of least average noise; another one makes the noise of a field depend on
-    the atom, and thereby informative. It is found beside the prior mean, by quasi-Newton descent, so
-    that its risk is that of a real system and an upper bound on the best of all.
-
-    Args:
-        prior: a discrete prior.
-        tokens: N.
-        label_noise: sigma.
-        channel_variance: chi, tau^2 + step^2 / 12.
-        query: where to start, the best query at the prior mean.
-
-    Source: THEORY.md sections 5 and 8.
-    """
-    dim, centre = prior.dim, prior.mean()
-
-    def loss(point: Float[Array, " p"]) -> tuple[float, Float[Array, " p"]]:
-        norm = np.linalg.norm(point[:dim])
-        question = exact_question(prior, tokens, label_noise, channel_variance, point[dim:])
-        risk, by_query, by_control = question.risk_and_gradients(point[:dim] / norm)
-        return risk, np.concatenate([by_query / norm, by_control])
-
-    shift = 0.1 * np.sqrt(prior.power()) * np.cos(1.0 + np.arange(dim))
-    found = minimize(
-        loss, np.concatenate([query, centre + shift]), jac=True, method="BFGS", options={"gtol": 1e-7}
-    )
-    unit = found.x[:dim] / np.linalg.norm(found.x[:dim])
-    return Controlled(unit, found.x[dim:], float(found.fun))
 
 
 class ContinuousPrediction(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from agents.prior import Prior
-from runner.build import Built
+from runner.built import Built
 from runner.training.baselines.linear import LinearSelfAttention
 from runner.training.baselines.softmax import MaskedSoftmax, Softmax
 from runner.training.job import Recipe, task_digest
@@ -161,7 +161,7 @@ def baseline_job_of(built: Built, design: Design) -> BaselineJob:
 
     Example:
         >>> from runner.config.experiment import Experiment
-        >>> from runner.build import build
+        >>> from runner.built import build
         >>> baseline_job_of(build(Experiment()), design_for("softmax", 2)).tokens
         32
     """

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from agents.prior import draw_latent
 from agents.rng import Purpose, normals
 from agents.task import draw_tokens
-from runner.build import Built
+from runner.built import Built
 from runner.training.baselines.design import Baseline, BaselineJob, hears_of
 from runner.training.baselines.softmax import Softmax
 from runner.training.store import Trained

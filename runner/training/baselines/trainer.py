@@ -53,6 +53,7 @@ def train_baseline(
 
     Example:
         >>> from agents.prior import gaussian
+        >>> from runner.training.baselines.design import Design
         >>> short = Design("linear self-attention", layers=1, steps=20, batch=16)
         >>> train_baseline(BaselineJob(gaussian(2), 0.1, 8, None, short)).losses[0][0]
         20
