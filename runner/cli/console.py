@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from analysis.report.tables import Display
@@ -121,14 +122,14 @@ def print_findings(findings: Findings) -> None:
 def print_table(display: Display) -> None:
     """A table of short strings; a terminal that is too narrow breaks lines, but cuts no number."""
     table = Table(box=SIMPLE_HEAD, title=display.title or None, title_justify="left")
-    widths = []
     for heading, column in display.cells.items():
-        longest = max([len(str(heading)), *map(len, column)])
-        table.add_column(str(heading), no_wrap=longest <= _WIDEST)
-        widths.append(min(longest, _WIDEST) + 3)
+        long = max([len(str(heading)), *map(len, column)]) > _WIDEST
+        table.add_column(str(heading), no_wrap=not long, max_width=_WIDEST if long else None)
     for index, row in enumerate(display.cells.itertuples(index=False)):
         if index in display.sections:
             table.add_section()
             table.add_row(f"[bold]{display.sections[index]}[/bold]")
         table.add_row(*row)
-    Console(width=max(Console().width, sum(widths))).print(table)
+    endless = Console(width=10_000)
+    width = Measurement.get(endless, endless.options, table).maximum
+    Console(width=max(Console().width, width)).print(table)

@@ -44,13 +44,17 @@ class Tokens(NamedTuple):
 
     def field(
         self,
-        query: Float[Tensor, "some B rows K d"],
+        raw: Float[Tensor, "some B rows K d"],
+        scale: Float[Tensor, "some B rows K 1"],
         vector: Float[Tensor, "some B rows d"] | None,
         said: Float[Tensor, "some B rows K"],
         layer: int,
     ) -> Float[Tensor, "some B rows K"]:
-        """What the first models of a stack hear in a layer, as `Transformer.forward` computes it."""
-        some = len(query)
+        """What the first models of a stack hear in a layer, as `Transformer.forward` computes it.
+
+        The query is `raw` times `scale`, of norm 1.
+        """
+        some, query = len(raw), raw * scale
         tokens = self.inputs[:some, :, :, None]  # [some, B, N, 1, d]
         key = (query * tokens).sum(-1)  # [some, B, N, K]
         value = self.labels[:some, :, :, None]
@@ -83,16 +87,18 @@ class Statistics(NamedTuple):
 
     def field(
         self,
-        query: Float[Tensor, "some B 1 K d"],
+        raw: Float[Tensor, "some B 1 K d"],
+        scale: Float[Tensor, "some B 1 K 1"],
         vector: Float[Tensor, "some B 1 d"] | None,
         said: Float[Tensor, "some B 1 K"],
         layer: int,
     ) -> Float[Tensor, "some B 1 K"]:
-        """What the first models of a stack hear in a layer."""
-        heard = self.answer[: len(query)]
+        """What the first models of a stack hear in a layer; a product is cheaper to scale than a query."""
+        heard = self.answer[: len(raw)]
         if vector is not None:
             heard = heard + self.missed(vector[:, :, 0])
-        return (query * heard[:, :, None, None]).sum(-1) + said + self.noise[layer][: len(query), :, None]
+        along = (raw * heard[:, :, None, None]).sum(-1) * scale[..., 0]
+        return along + said + self.noise[layer][: len(raw), :, None]
 
     def missed(self, vector: Float[Tensor, "some B d"]) -> Float[Tensor, "some B d"]:
         """v - (X'X / N) v: the part of a vector that the tokens do not see; its own transpose."""

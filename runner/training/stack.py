@@ -135,10 +135,10 @@ class Stack:
             matrix, bias, *update = self.weights.layer(layer, some)
             asked = torch.baddbmm(bias[:, None], workspace, matrix.mT)  # [some, B rows, K d + K]
             asked = asked.view(some, size, rows, heads * (dim + 1))
-            query = asked[..., : heads * dim].view(some, size, rows, heads, dim)
-            query = query * torch.rsqrt(query.square().sum(-1, keepdim=True) + NORM_FLOOR)
+            raw = asked[..., : heads * dim].view(some, size, rows, heads, dim)
+            scale = torch.rsqrt(raw.square().sum(-1, keepdim=True) + NORM_FLOOR)
             vector = estimate.view(some, size, rows, dim) if sizes.control_variate else None
-            field = heard.field(query, vector, asked[..., heads * dim :], layer)
+            field = heard.field(raw, scale, vector, asked[..., heads * dim :], layer)
             hidden = torch.cat([workspace, field.view(some, size * rows, heads)], dim=-1)
             for index in range(0, len(update), 2):
                 hidden = hidden.relu() if index else hidden

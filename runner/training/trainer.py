@@ -17,7 +17,6 @@ from torch import Tensor
 from agents.rng import Purpose, uniforms
 from agents.transformer.model import Transformer
 from runner.errors import DivergenceError
-from runner.training.backward import Backward
 from runner.training.checkpoint import SAVE_SECONDS, Checkpoint, TrainingState
 from runner.training.job import REPORT_EVERY, Job, Recipe, address
 from runner.training.pool import shared_out, train_parts
@@ -62,8 +61,6 @@ class Cohort:
         )
         depths = [member.depth for member in self.members]
         self.stack = Stack(deepest.architecture, depths, self.weights)
-        written = self.material.statistics
-        self.descend = Backward(self.stack, deepest.recipe.batch) if written else self.stack.descend
         self.rows = [self.weights[row, :size] for row, size in enumerate(self.sizes)]
         self.optimiser = self._optimiser()
         self.totals = torch.tensor([member.training.total for member in self.members], device=place)
@@ -94,7 +91,7 @@ class Cohort:
             [stream.draw(self.members[0].job.recipe.batch) for stream in self.streams],
             [self.seeds.index(member.job.recipe.seed) for member in self.members],
         )
-        risks = self.descend(prompts, torch.tensor(self._shares(), device=self.place))
+        risks = self.stack.descend(prompts, torch.tensor(self._shares(), device=self.place))
         for row, (member, size) in enumerate(zip(self.members, self.sizes, strict=True)):
             gradient = self.stack.slope[row, :size]
             norm = torch.linalg.vector_norm(gradient)

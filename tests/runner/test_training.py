@@ -26,10 +26,9 @@ from runner.errors import CheckpointError, DivergenceError, RunError, UsageError
 from runner.progress import Progress
 from runner.storage.arrays import read_arrays, write_arrays
 from runner.training import trained_models
-from runner.training.backward import Backward
 from runner.training.checkpoint import Checkpoint
 from runner.training.job import Job, Recipe, address, job_of, recipe_for
-from runner.training.prompts import Prompts, PromptSource, Statistics, Stream, Use, side_by_side
+from runner.training.prompts import PromptSource, Stream, Use, side_by_side
 from runner.training.stack import Stack, WeightLayout
 from runner.training.store import Trained
 from runner.training.trainer import groups, train_all
@@ -104,33 +103,6 @@ def test_a_stack_computes_what_its_models_compute_alone(variant: dict[str, Any],
             torch.testing.assert_close(estimates[layer][row], alone[layer + 1], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_backward_pass_that_is_written_out_is_that_of_autograd(variant: dict[str, Any]) -> None:
-    sizes = replace(SMALL.architecture, **variant)
-    job = SMALL._replace(architecture=sizes, channel=replace(SMALL.channel, channels=sizes.heads))
-    depths, material = [3, 2, 2, 1], PromptSource.of(job, CPU)
-    single = stack_of(job, depths)
-    stack = Stack(single.sizes, depths, single.rows.double())  # no hinge is so near to its edge
-    task, drawn = side_by_side(
-        material, [Stream(material, seed, 3).draw(32) for seed in (0, 1)], [0, 1, 0, 1]
-    )
-    assert isinstance(drawn, Statistics)
-    exact = Statistics(
-        drawn.answer.double(), [gram.double() for gram in drawn.gram], [n.double() for n in drawn.noise]
-    )
-    prompts = Prompts(task.double(), exact)
-    shares = torch.rand(sum(depths), generator=torch.Generator().manual_seed(3)).double()
-    expected, slope = stack.descend(prompts, shares), stack.slope.clone()
-    stack.slope.fill_(torch.nan)
-    found = Backward(stack, 32)(prompts, shares)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
-    layout, largest = WeightLayout(stack.sizes), float(slope.abs().max())
-    for row, depth in enumerate(depths):
-        for name in WeightLayout(replace(stack.sizes, layers=depth)).places:
-            mine, theirs = (layout.unpack(part[row].numpy())[name] for part in (stack.slope, slope))
-            np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-12 * largest, err_msg=name)
-
-
 @pytest.mark.parametrize("variant", [{}, {"feedforward": False}, {"looped": True}])
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_weights_hang_on_nothing_that_is_trained_beside_them(sampling: str, variant: dict[str, bool]) -> None:
@@ -173,9 +145,9 @@ def heard(job: Job, count: int) -> np.ndarray:
     columns = [prompts.task[0]]
     said = torch.full((1, count, 1, 1), 0.2)
     for layer, vector in enumerate((None, torch.full((1, count, 1, dim), 0.3))):
-        columns.append(prompts.heard.field(query, vector, said, layer)[0, :, 0])
+        columns.append(prompts.heard.field(query, torch.ones(1, 1, 1, 1, 1), vector, said, layer)[0, :, 0])
     near = 0.9 * prompts.task[:, :, None]  # a control variate that knows nearly all
-    columns.append(prompts.heard.field(query, near, said, 1)[0, :, 0])
+    columns.append(prompts.heard.field(query, torch.ones(1, 1, 1, 1, 1), near, said, 1)[0, :, 0])
     return torch.cat(columns, dim=1).numpy()
 
 
