@@ -37,7 +37,7 @@ demo: setup
 	@$(BIN)/tokenfield compare demo $(ARGS)
 
 test: setup
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -16,6 +16,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # Before the packages are loaded: every call is checked against its annotations, and an int is a float
 # as it is for mypy. The pytest option of jaxtyping cannot say the latter for several packages.
@@ -49,10 +51,27 @@ settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 settings.load_profile("ci")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
+class ByFile(LoadScopeScheduling):
     """Where tests run side by side, those of a file share a process, and all that need Ray share one."""
-    group = "ray" if item.get_closest_marker("ray") else item.path.name
-    item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, name = nodeid.partition("::")
+        return "ray" if "ray" in name.partition("[")[0].split("_") or file in _CLUSTERS else file
+
+
+_CLUSTERS = ("tests/runner/test_engines.py", "tests/runner/test_running_cluster.py")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    """One cluster is enough for all processes."""
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that needs Ray says so where the scheduler sees it."""
+    for item in items:
+        needs = item.get_closest_marker("ray") is not None
+        assert not needs or ByFile._split_scope(None, item.nodeid) == "ray", item.nodeid  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The direction of imports holds, and modules stay small and say what they are about."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -69,3 +70,10 @@ def test_a_module_is_small_and_its_name_says_what_it_is_about(path: Path) -> Non
 def test_shapes_in_annotations_are_checked_while_tests_run() -> None:
     with pytest.raises(TypeCheckError, match="n m B"):
         fold(np.zeros(3))
+
+
+def test_a_work_is_cited_under_one_doi() -> None:
+    """Bartlett's decomposition was once cited under two."""
+    text = "\n".join(path.read_text() for path in MODULES)
+    cited = re.findall(r"M\. S\. Bartlett[^;]*?doi:(\S+?)[.;]?\s", text)
+    assert len(cited) >= 2 and set(cited) == {"10.1017/S0370164600015637"}

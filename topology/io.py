@@ -75,24 +75,26 @@ def relabelled(graph: "nx.Graph[object]") -> Graph:
 
 
 def _read_edges(path: Path, free: int | None) -> "nx.Graph[object]":
-    """Two names a line; a third entry may be a weight, or a dictionary with one."""
+    """What networkx reads: two names a line; a third entry may be a weight, or a dictionary with one."""
     _check_lines(path, free)
-    graph: nx.Graph[object] = nx.Graph()
     with TextIOWrapper(cast(IO[bytes], _opened(path)), encoding="utf-8-sig") as lines:
-        for count, line in enumerate(lines, 1):
-            names = line.partition("#")[0].split(maxsplit=2)
-            if not names:
-                continue
-            if len(names) < 2:
-                raise ValueError(f"line {count} holds one name, and an edge has two")
-            if not (names[0] + names[1]).isprintable():
-                raise ValueError(f"line {count} holds characters that are not printable")
-            if len(names) > 2 and _is_no_edge(_weight(names[2])):
-                raise ValueError(f"line {count} has weight {_weight(names[2])}; {_NO_WEIGHTS}")
-            graph.add_edge(names[0], names[1])
+        checked = (_checked(count, line) for count, line in enumerate(lines, 1))
+        graph = cast("nx.Graph[object]", nx.parse_edgelist(checked, data=False))
     if not graph:
         raise ValueError("the file holds no edge")
     return graph
+
+
+def _checked(count: int, line: str) -> str:
+    """A line of an edge list, which networkx would otherwise pass over where it is no edge."""
+    names = line.partition("#")[0].split(maxsplit=2)
+    if len(names) == 1:
+        raise ValueError(f"line {count} holds one name, and an edge has two")
+    if not "".join(names[:2]).isprintable():
+        raise ValueError(f"line {count} holds characters that are not printable")
+    if len(names) > 2 and _is_no_edge(_weight(names[2])):
+        raise ValueError(f"line {count} has weight {_weight(names[2])}; {_NO_WEIGHTS}")
+    return line
 
 
 def _read_graphml(path: Path, free: int | None) -> "nx.Graph[object]":

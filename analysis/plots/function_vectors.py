@@ -11,30 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from agents.step import System
 from analysis.plots.style import BLACK, GREY, SEQUENCE, drawing
-from topology.mixing import Mixing
 
 _MAP = mpl.colormaps["cividis"]
 _DARK = 0.55  # shades below which numbers are white
 _BARS, _CELLS = "; bars are 2 s.e.", "; ± is 1 s.e."
-
-
-def caption_of(system: System, mixing: Mixing, prompts: int) -> str:
-    """The parameters that a figure states: N, K, b, tau, the tree, the depth, the number of prompts.
-
-    Args:
-        system: what was measured.
-        mixing: its graph.
-        prompts: on which the numbers were measured.
-    """
-    channel, levels = system.channel, system.prior.branches.shape[1]
-    graph = "all hear all" if mixing.is_shared else "on a graph"
-    return (
-        f"N = {mixing.tokens} tokens, {graph}, K = {channel.channels}, b = {channel.bits}, "
-        f"τ = {channel.noise:g}; tree with D = {levels} scales in d = {system.prior.dim}, "
-        f"σ = {system.label_noise:g}; trained transformer of depth {system.rounds}; {prompts:,} prompts"
-    )
 
 
 def probe_map(rows: pd.DataFrame, caption: str) -> Figure:

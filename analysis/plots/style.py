@@ -6,7 +6,7 @@ Colours are told apart by the colour-blind, markers tell curves apart without co
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from textwrap import fill
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -36,12 +36,24 @@ class Look(NamedTuple):
         marker: matplotlib's letter.
         hollow: whether the points are white inside.
         name: in the legend.
+        overlaid: drawn as large open points and a dashed line, through which a coinciding curve is seen.
     """
 
     colour: str
     marker: str
     hollow: bool = False
     name: str = ""
+    overlaid: bool = False
+
+    @property
+    def face(self) -> str:
+        """Colour of the inside of a point."""
+        return "none" if self.overlaid else "white" if self.hollow else self.colour
+
+    @property
+    def line(self) -> Literal["-", "--"]:
+        """Style of the line."""
+        return "--" if self.overlaid else "-"
 
 
 # In a fixed order, where things are told apart by their number alone: scales, layers, levels.
@@ -64,7 +76,7 @@ FAMILIES = {
 }
 POLICIES = {
     "adaptive": Look(BLUE, "o"),
-    "static codes": Look(VERMILION, "s", True),
+    "static codes": Look(VERMILION, "s", overlaid=True),
     "static codes, no cv": Look(VERMILION, "s"),
     "static pooled, no cv": Look(GREEN, "^"),
     "static": Look(VERMILION, "P"),
@@ -178,11 +190,12 @@ def draw_curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look, floor: float)
     theory = rows[rows["source"] == "theory"].sort_values(x)
     points = rows[rows["source"] != "theory"].sort_values(x)
     axis.plot(
-        theory[x], theory["risk"], color=look.colour, linewidth=1.6, zorder=2, label=f"{look.name}, theory"
-    )
+        theory[x], theory["risk"], look.line, color=look.colour, linewidth=1.6, zorder=2,
+        label=f"{look.name}, theory",
+    )  # fmt: skip
     axis.errorbar(
         points[x], points["risk"], 2 * points["risk_se"], color=look.colour, marker=look.marker,
-        markersize=_size(look), markerfacecolor="white" if look.hollow else look.colour, linestyle="none",
+        markersize=_size(look), markerfacecolor=look.face, linestyle="none",
         capsize=2.5, zorder=3, label=look.name,
     )  # fmt: skip
     lower = points[points["risk"] < floor]
@@ -197,9 +210,9 @@ def handle(look: Look, rows: pd.DataFrame) -> Line2D:
     """The look in a legend: a line if the rows have theory, a point if they have anything else."""
     line, point = (rows["source"] == "theory").any(), (rows["source"] != "theory").any()
     return Line2D(
-        [], [], color=look.colour, linestyle="-" if line else "none", label=look.name,
+        [], [], color=look.colour, linestyle=look.line if line else "none", label=look.name,
         marker=look.marker if point else "none", markersize=_size(look),
-        markerfacecolor="white" if look.hollow else look.colour,
+        markerfacecolor=look.face,
     )  # fmt: skip
 
 
@@ -265,4 +278,6 @@ def scale_axes(axis: Axes, rows: pd.DataFrame, x: str, label: str, floor: float)
 
 
 def _size(look: Look) -> float:
+    if look.overlaid:
+        return 9.0
     return {"*": 9.0, "P": 6.5, "X": 6.5, "D": 5.0, "s": 5.0}.get(look.marker, 5.8)

@@ -1,4 +1,4 @@
-"""The command line: tokenfield run | resume | train | compare | theory | vectors | check."""
+"""The command line: tokenfield run | resume | train | compare | theory | vectors | compile | check."""
 
 from pathlib import Path
 from typing import Annotated
@@ -221,6 +221,28 @@ def vectors(
         study = prepare(built)
         check_out(out, True)
         findings = study(Session(LocalEngine(), out, 1, Progress(), name_of(file)))
+        answer(findings.answer())
+        if not as_json:
+            print_findings(findings)
+
+
+@app.command(name="compile")
+def compile_command(
+    file: FileArgument,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+    out: OutOption = Path("runs"),
+) -> None:
+    """Write an adaptive agent into the weights of a transformer, without training, and run both."""
+    with clean_stdout(as_json) as answer:
+        built = build(load_file(file, settings).experiment())
+        from runner.engines.local import LocalEngine
+        from runner.studies import Session
+        from runner.studies.compiled import prepare
+
+        study = prepare(built)
+        check_out(out, False)
+        findings = study(Session(LocalEngine(), out, 1, Progress(), f"compiled-{name_of(file)}"))
         answer(findings.answer())
         if not as_json:
             print_findings(findings)

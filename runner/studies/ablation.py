@@ -18,12 +18,11 @@ from analysis.report.verdict import claims_sentence
 from analysis.statistics import mean_over_prompts
 from analysis.theory.limits.physical import light_cone_bound, physical_limit
 from runner.built import Built, build
-from runner.config.experiment import Experiment
 from runner.config.studies import AblationSection, Comparison
 from runner.errors import UsageError
 from runner.simulation.simulate import simulate
 from runner.storage.files import new_folder, write_figure
-from runner.studies.base import Findings, Session
+from runner.studies.base import Findings, Session, parameters
 from runner.studies.function_vectors import measure_function_vectors
 from runner.studies.parity import on_agents
 from runner.studies.variant_theory import predict_variant
@@ -93,7 +92,11 @@ def _run(
             vectors = _function_vectors(wanted, models, session)
     claims = verdicts(rows, difference, vectors)
     title = "risk / E|w|², median (least to largest seed)"
-    figure = risk_by_ablation(rows, _caption(comparison, plan))
+    caption = (
+        f"{parameters(comparison)}. Points: median of {plan.seeds} seeds; bars: from the least seed to the "
+        f"largest, and two standard errors over {comparison.task.prompts:,} prompts beyond"
+    )
+    figure = risk_by_ablation(rows, caption)
     findings = Findings(
         {"rows": rows, "claims": claims},
         claims_sentence(claims),
@@ -230,15 +233,3 @@ def _function_vectors(wanted: dict[Key, Built], models: Models, session: Session
     prompts = min(2 * _EXAMINED, built.experiment.task.prompts)
     with session.progress.task("function vectors", 1):
         return measure_function_vectors(model, system, built.mixing, range(prompts), prompts // 2)
-
-
-def _caption(experiment: Experiment, plan: AblationSection) -> str:
-    task, channel, prior = experiment.task, experiment.channel, experiment.prior
-    return (
-        f"{prior.kind}: {prior.levels} levels, branching {prior.branching}, ρ = {prior.decay:g}, "
-        f"d = {prior.dim}; "
-        f"N = {task.tokens}, complete graph, σ = {task.label_noise:g}; K = {channel.channels}, "
-        f"b = {channel.bits} bits, c = {channel.clip:g}, τ = {channel.noise:g}. Points: median of "
-        f"{plan.seeds} seeds; bars: from the least seed to the largest, and two standard errors over "
-        f"{task.prompts:,} prompts beyond"
-    )

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.report.tables import Display
+from runner.config.experiment import Experiment
 from runner.config.studies import Comparison
 from runner.engines import Engine
 from runner.progress import Progress
@@ -78,6 +79,22 @@ class Findings:
         for name, frame in self.frames.items():
             write_table(self.folder / f"{name}.parquet", pa.Table.from_pandas(frame, preserve_index=False))
         write_text(self.folder / "verdict.txt", self.sentence + "\n")
+
+
+def parameters(experiment: Experiment) -> str:
+    """The parameters that every figure states: N, graph, prior, d, sigma, K, b, c, tau.
+
+    Example:
+        >>> parameters(Experiment())[:58]
+        'N = 32, complete graph, σ = 0.1; tree prior: 3 levels, bran'
+    """
+    task, channel, prior = experiment.task, experiment.channel, experiment.prior
+    graph = experiment.graph.kind.replace("_", " ")
+    return (
+        f"N = {task.tokens}, {graph} graph, σ = {task.label_noise:g}; {prior.kind.replace('_', ' ')} prior: "
+        f"{prior.levels} levels, branching {prior.branching}, ρ = {prior.decay:g}, d = {prior.dim}; "
+        f"K = {channel.channels}, b = {channel.bits} bits, c = {channel.clip:g}, τ = {channel.noise:g}"
+    )
 
 
 class Study(NamedTuple):

@@ -14,11 +14,10 @@ from analysis.statistics import mean_over_prompts, paired_difference
 from analysis.theory.predict import infinite_tokens
 from analysis.theory.predict import predict as predict_scenario
 from runner.built import Built, build
-from runner.config.experiment import Experiment
 from runner.config.studies import Comparison, Variant
 from runner.simulation.simulate import Simulation, simulate
 from runner.storage.files import new_folder, write_figure
-from runner.studies.base import Findings, Session
+from runner.studies.base import Findings, Session, parameters
 from runner.studies.estimators import estimator_risk
 from runner.studies.parity import on_agents
 from runner.training import Trained, trained_models
@@ -78,35 +77,20 @@ def _run(
     difference, rows = _transformers(variants, trained, session._replace(out=folder))
     frame = pd.concat([*parts, rows], ignore_index=True)
     title = "risk / E|w|² ± standard error"
+    caption = (
+        f"{parameters(comparison)}. Lines: state evolution; points: agents; diamonds: trained transformers; "
+        f"bars: two standard errors over {comparison.task.prompts:,} prompts; cv: control variate"
+    )
     findings = Findings(
         {"rows": frame},
         sentence(frame, difference, _null_gap(measured)),
         folder,
-        [write_figure(risk_against_depth(frame, caption(comparison)), folder, "risk-against-depth")],
+        [write_figure(risk_against_depth(frame, caption), folder, "risk-against-depth")],
         {"max_difference": difference},
         [by_depth(frame, title, ["source", "policy"], lambda part: plus_minus(part.iloc[0]), "prior")],
     )
     findings.save()
     return findings
-
-
-def caption(experiment: Experiment) -> str:
-    """The parameters that a figure must state: N, K, b, c, tau and the prior."""
-    task, channel, prior = experiment.task, experiment.channel, experiment.prior
-    parts = (
-        f"{prior.kind}: {prior.levels} levels, branching {prior.branching}, decay {prior.decay:g}, "
-        f"d = {prior.dim}",
-        f"N = {task.tokens}, {experiment.graph.kind} graph, σ = {task.label_noise:g}",
-        f"K = {channel.channels}, b = {channel.bits} bits, c = {channel.clip:g}, τ = {channel.noise:g}",
-    )
-    marks = (
-        "lines: state evolution",
-        "points: agents, joint Bayesian decoder",
-        "diamonds: trained transformers",
-        f"bars: two standard errors over {task.prompts:,} prompts",
-        "cv: control variate",
-    )
-    return "   |   ".join(parts) + "\n" + "; ".join(marks)
 
 
 def _built(comparison: Comparison) -> tuple[dict[Pair, Built], dict[tuple[Variant, int], Built]]:

@@ -23,7 +23,6 @@ from analysis.measures.probes import (
     relative_branches,
 )
 from analysis.plots.function_vectors import (
-    caption_of,
     patching_map,
     probe_map,
     query_alignment,
@@ -41,7 +40,7 @@ from runner.studies.activations import (
     module_activations,
     module_estimates,
 )
-from runner.studies.base import Findings, Session
+from runner.studies.base import Findings, Session, parameters
 from runner.training import train
 from topology.mixing import Mixing
 
@@ -86,7 +85,8 @@ def _run(built: Built, session: Session) -> Findings:
     with session.progress.task("function vectors", 1):
         found = measure_function_vectors(model, system, mixing, range(prompts), prompts // 2)
     folder = new_folder(session.out, f"vectors-{session.name}-{built.experiment.identity()}")
-    caption = caption_of(system, mixing, prompts - prompts // 2)
+    depth, measured = built.experiment.run.rounds, prompts - prompts // 2
+    caption = f"{parameters(built.experiment)}; trained transformer of depth {depth}; {measured:,} prompts"
     own = found.alignment[found.alignment["path"] == "true"]
     drawn = {
         "probes": probe_map(found.probes, caption),

@@ -15,11 +15,10 @@ from analysis.theory.limits.light_cone import LightConeLimit
 from analysis.theory.limits.physical import light_cone_bound
 from analysis.theory.predict import predict, predict_on_graph
 from runner.built import Built, build
-from runner.config.experiment import Experiment
 from runner.config.studies import Comparison, LocalitySection, policy_values
 from runner.simulation.simulate import simulate
 from runner.storage.files import new_folder, write_figure
-from runner.studies.base import Findings, Session
+from runner.studies.base import Findings, Session, parameters
 from runner.training import train
 from topology.metrics import reach
 
@@ -73,7 +72,9 @@ def _run(
         "contexts": pd.DataFrame(_contexts(plan, base, contexts, session._replace(out=folder), session)),
     }
     experiment, depths = base.experiment, frames["depths"]
-    fixed = _caption(experiment)
+    # The graph varies, or is named beside it.
+    fixed = parameters(experiment).replace(f", {experiment.graph.kind} graph", "")
+    fixed += f"; {experiment.task.prompts:,} prompts, bars: two standard errors"
     control = f"{'with' if experiment.policy.control_variate else 'no'} control variate"
     degree = f"degree {experiment.graph.degree} where the graph has one"
     on_graphs = f"{degree}, {experiment.graph.mixing} weights, {control}; {fixed}"
@@ -180,14 +181,3 @@ def _contexts(
         limit = bayes_limit(base.prior, task.tokens, task.label_noise, _BAYES_SAMPLES, seed)
         add("limit", "Bayes", limit.risk[1:].tolist(), limit.risk_se[1:].tolist())
     return rows
-
-
-def _caption(base: Experiment) -> str:
-    """What the figures hold fixed."""
-    task, channel, prior = base.task, base.channel, base.prior
-    return (
-        f"N = {task.tokens}; {prior.kind} prior of {prior.levels} levels, branching {prior.branching}, "
-        f"ρ = {prior.decay:g}, d = {prior.dim}; σ = {task.label_noise:g}, K = {channel.channels}, "
-        f"b = {channel.bits} bits, c = {channel.clip:g}, τ = {channel.noise:g}; {task.prompts:,} prompts, "
-        "bars: two standard errors"
-    )

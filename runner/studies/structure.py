@@ -24,6 +24,7 @@ from runner.config.experiment import Experiment
 from runner.footprint import prior_options
 from runner.progress import Progress
 from runner.storage.files import new_folder, write_figure
+from runner.studies.base import parameters
 
 _LEVEL = 0.1  # risk that the figure of depth asks for
 
@@ -41,10 +42,7 @@ def draw_figures(experiment: Experiment, out: Path, precision: int, progress: Pr
     plain = experiment.with_values(
         {"prior.kind": "tree", "policy.kind": "adaptive", "policy.control_variate": True}
     )
-    task, channel = plain.task, plain.channel
-    fixed = f"N = {task.tokens}, σ = {task.label_noise:g}, K = {channel.channels}, b = {channel.bits} bits, "
-    fixed += f"c = {channel.clip:g}, τ = {channel.noise:g}; state evolution, {precision:,} samples a point; "
-    fixed += "bars: two standard errors"
+    fixed = f"{parameters(plain)}; state evolution, {precision:,} samples a point; bars: two standard errors"
     deep = plain.with_values({"run.rounds": 12})
     shallow = deep.with_values({"prior.levels": 2})
     with progress.task("theory: figures", 3) as advance:
@@ -75,7 +73,7 @@ def draw_figures(experiment: Experiment, out: Path, precision: int, progress: Pr
         paths.append(write_figure(gain_against_structure(gains, caption), folder, "gain-of-adaptivity"))
         advance(2, "gain of adaptivity")
         table = pooled_failure(plain, [8, 16, 32, 64, 128, 256, 512], [2, 3, 4, 5], precision)
-        without = fixed.removeprefix(f"N = {task.tokens}, ") + "; risks below 0.0001 are drawn there"
+        without = fixed.removeprefix(f"N = {plain.task.tokens}, ") + "; risks below 0.0001 are drawn there"
         paths.append(write_figure(pooled_against_tokens(table, without), folder, "pooled-failure"))
         advance(3, "pooled questions")
     return paths

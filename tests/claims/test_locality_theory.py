@@ -48,7 +48,7 @@ def test_gossip_comes_out_at_the_reference_values(kind: str) -> None:
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("kind", ["random_regular", "star"])
+@pytest.mark.parametrize("kind", ["random_regular", pytest.param("star", marks=pytest.mark.slow)])
 def test_the_rounds_per_scale_that_theory_chooses_are_the_best(kind: str) -> None:
     """Better than each other choice that was tried, or not worse by three paired standard errors."""
     experiment = REFERENCE.with_values({"graph.kind": kind, "policy.rounds_per_scale": "auto"})
@@ -132,6 +132,7 @@ def test_no_policy_beats_the_bayes_risk_of_its_light_cone(kind: str, policy: str
         assert (measured.risk <= bound + margin).all(), "and this one reaches it"
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_star_barbell_and_line_show_the_bottleneck_that_theory_predicts() -> None:
     """After 12 rounds, against a random graph of degree 4: theory's order and, within a quarter, its risks.
@@ -156,6 +157,7 @@ def test_star_barbell_and_line_show_the_bottleneck_that_theory_predicts() -> Non
     assert barbell.risk[-1] > 100 * simulate(REFERENCE).risk[-1], "the other half is never heard in time"
 
 
+@pytest.mark.slow
 def test_the_numbers_in_the_readme_are_those_of_the_preset() -> None:
     """Agents on two graphs at three depths, and theory beside them, digit by digit."""
     readme = (Path(__file__).parents[2] / "topology" / "README.md").read_text(encoding="utf-8")

@@ -19,6 +19,9 @@ from agents.rng import Purpose, normals
 from agents.step import Aggregate, Block, System, draw_block, step
 from agents.transformer.export import export
 from agents.transformer.model import Architecture, Transformer, transmit
+from runner.built import build
+from runner.config.experiment import Experiment
+from runner.training.evaluation import forward_on_prompts, last_risks
 from runner.training.job import Job, Recipe, cache_key
 from runner.training.store import Trained, load, save
 from runner.training.trainer import train_all
@@ -281,6 +284,15 @@ def test_weights_come_back_from_the_cache(tmp_path: Path) -> None:
     assert found is not None and same(found, trained)
     assert (found.losses, found.seconds) == (trained.losses, trained.seconds)
     assert list(folder.iterdir()) == [path]
+
+
+def test_scoring_leaves_the_callers_model_as_it_is() -> None:
+    built = build(Experiment().with_values({"policy.kind": "learned", "run.rounds": 1, "task.tokens": 4}))
+    model = Transformer(Architecture(dim=7, layers=1)).train()
+    forward_on_prompts(model, built, range(3))
+    last_risks([model], built, range(3), torch.float64)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert model.training
 
 
 @pytest.mark.gpu

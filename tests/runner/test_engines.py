@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import pytest
 from runner.config.experiment import Experiment
 from runner.engines.base import Engine
 from runner.engines.local import LocalEngine
-from runner.errors import UsageError
+from runner.errors import RunError, UsageError
 from runner.simulation.simulate import Simulation, simulate
 from tests.agents.test_policies import random_transformer
 from topology.families import FAMILIES
@@ -125,3 +126,15 @@ def test_an_actor_that_is_killed_changes_no_bit(ray_engine: "RayEngine") -> None
     np.testing.assert_array_equal(again.prompt_risk, expected.prompt_risk)
     survivors = ray.get([actor.__ray_call__.remote(lambda self: os.getpid()) for actor in actors])
     assert {pids[0], pids[5], pids[-1]}.isdisjoint(survivors), "the victims were really replaced"
+
+
+def test_a_failure_of_a_token_is_reported_as_in_process(ray_engine: "RayEngine") -> None:
+    """A value that is not finite, met by the token that would send it."""
+    ray_engine.tokens_per_actor = 8
+    weights = random_transformer(7, 1, 3)
+    broken, words = replace(weights, readout=weights.readout * 1e308), []
+    for engine in (LocalEngine(), ray_engine):
+        with pytest.raises(RunError, match="not finite") as caught, np.errstate(all="ignore"):
+            simulate(EXPERIMENT.with_values({"policy.kind": "learned"}), engine=engine, learned=broken)
+        words.append(str(caught.value))
+    assert words[0] == words[1]

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+from jaxtyping import Float, Integer
 
+from agents.codebook import Codebook
 from agents.policies.intervened import Change, Intervened, Patch, Steer
 from agents.prior import draw_latent, gaussian, tree
 from agents.step import System
@@ -23,7 +25,6 @@ from analysis.measures.probes import (
     relative_branches,
 )
 from analysis.plots.function_vectors import (
-    caption_of,
     patching_map,
     probe_map,
     query_alignment,
@@ -31,12 +32,15 @@ from analysis.plots.function_vectors import (
 )
 from runner.built import build
 from runner.config.experiment import Experiment
+from runner.engines import Engine
+from runner.engines.local import LocalEngine
 from runner.studies.activations import (
     agents_activations,
     agents_estimates,
     module_activations,
     module_estimates,
 )
+from runner.studies.base import parameters
 from runner.studies.function_vectors import measure_function_vectors
 from runner.training import train
 from tests.agents.test_policies import BASE, VARIANTS, random_transformer
@@ -389,8 +393,8 @@ def test_the_study_of_the_module_is_that_of_its_agents_and_can_be_drawn(tmp_path
     for found, rounding in ((torched, 1e-12), (agents, 0.0)):
         still = found.steering[found.steering["strength"] == 0]
         assert still[["value", "control"]].abs().to_numpy().max() <= rounding
-    caption = caption_of(system, mixing, 40)
-    assert all(part in caption for part in ("N = 12", "K = 2", "b = 12", "τ = 0.5", "D = 3", "depth 3", "40"))
+    caption = parameters(BASE)
+    assert all(part in caption for part in ("N = 12", "b = 12", "τ = 0.5", "3 levels"))
     path = torched.alignment[torched.alignment["path"] == "true"]
     figures = [
         probe_map(torched.probes, caption),

@@ -109,7 +109,7 @@ def test_every_preset_stays_above_the_limits() -> None:
     presets = sorted((Path(__file__).parents[2] / "runner" / "config" / "presets").glob("*.toml"))
     assert presets
     for preset in presets:
-        comparison = load(Comparison, preset, {"task.prompts": 1000})
+        comparison = load(Comparison, preset, {"task.prompts": 300})
         for prior, policy in comparison.pairs():
             experiment = comparison.variant(prior, policy).with_values({"run.engine": "local"})
             result = simulate(experiment)
