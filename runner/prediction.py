@@ -6,9 +6,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from analysis.theory import predict as theory
 from analysis.theory.closed_forms.allocation import allocation
+from analysis.theory.closed_forms.asymptotic import (
+    pooled_failure_level,
+    ridge_limit,
+    tree_pooled,
+    tree_static_linear,
+)
+from analysis.theory.closed_forms.linear_attention import linear_attention_risk
 from analysis.theory.dynamic_programming.optimal import affordable_rounds, optimal
 from analysis.theory.evolution.complete import Form, Prediction
 from analysis.theory.evolution.graph import LocalPrediction, predicted_depth
@@ -16,6 +24,7 @@ from analysis.theory.limits.distortion_rate import tree_levels
 from analysis.theory.limits.physical import light_cone_bound, physical_limit
 from analysis.theory.queries.greedy import code_loss
 from analysis.theory.queries.questions import exact_question, first_question
+from analysis.theory.setting import Scenario
 from runner.built import Built, build
 from runner.config.experiment import Experiment
 from topology.metrics import spectrum
@@ -67,6 +76,8 @@ class Forecast:
             * theory: state evolution of the experiment's policy, from whole examples;
             * mean field: the same with Gaussian fields, the limit of large N;
             * infinite N: closed form of the adaptive policy as N -> infinity;
+            * infinite N, pooled, and infinite N, linear decoder: of pooled queries without noise, and of
+              static codes whose fields are read linearly, on orthonormal trees;
             * optimal: estimate of the best adaptive choice of codes at this N, the exact risk of the greedy
               policy times optimal over greedy on the Gaussian channel;
             * physical limit: no system that hears as many bits is below it;
@@ -75,7 +86,10 @@ class Forecast:
         facts: law (what the risk rests on), mixing_time (rounds), depth (scales times mixing time), code_loss
             (risk of the best code over that of the best query on the sphere, in the first round), allocation
             (rounds that each level of a binary orthonormal tree is best asked in a row, with hard decisions),
-            greedy_over_optimal (by round, on the Gaussian channel); None where one is not computed.
+            greedy_over_optimal (by round, on the Gaussian channel), pooled_failure_level (coarsest level at
+            which a pooled query has a signal-to-noise ratio of 1 or less), ridge_limit and linear_attention
+            (relative risk of ridge regression as N and d grow in a fixed ratio, and of one linear-attention
+            layer on all examples, for the isotropic Gaussian prior); None where one is not computed.
     """
 
     curves: pd.DataFrame
@@ -140,9 +154,8 @@ def forecast(experiment: Experiment | Built, samples: int = 20_000) -> Forecast:
     if exact is not None and gaussian is not None:
         curves.append(_curve("theory", exact.risk, exact.risk_se))
         curves.append(_curve("mean field", gaussian.risk, gaussian.risk_se))
-    limit = theory.infinite_tokens(scenario) if complete else None
-    if limit is not None:
-        curves.append(_curve("infinite N", limit, np.zeros_like(limit)))
+    if complete:
+        curves += [_curve(name, risk, np.zeros_like(risk)) for name, risk in _closed_forms(scenario).items()]
     ratio = None
     if isinstance(exact, Prediction):
         # The greedy policy of the optimum is the experiment's own, if that is adaptive.
@@ -165,6 +178,7 @@ def forecast(experiment: Experiment | Built, samples: int = 20_000) -> Forecast:
             "code_loss": _code_loss(built) if complete and tokens > 3 and rounds else None,
             "allocation": _allocation(built) if complete else None,
             "greedy_over_optimal": ratio,
+            **_closed_facts(scenario),
         },
     )
 
@@ -193,6 +207,40 @@ def _curve(
 ) -> pd.DataFrame:
     rows = {"source": source, "round": np.arange(len(risk)), "risk": risk, "risk_se": error}
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _closed_forms(scenario: Scenario) -> dict[str, Float[np.ndarray, " rounds"]]:
+    """Risk by round in the limit N -> infinity, where it has a closed form."""
+    prior, found = scenario.prior, {}
+    limit = theory.infinite_tokens(scenario)
+    if limit is not None:
+        found["infinite N"] = limit
+    levels = None if prior.factor.shape[1] else tree_levels(prior)
+    if levels is not None:
+        heights, rounds, channels = np.sqrt(levels.powers), scenario.rounds, scenario.channel.channels
+        found["infinite N, pooled"] = tree_pooled(heights, rounds, channels)
+        found["infinite N, linear decoder"] = tree_static_linear(heights, rounds, channels, levels.branching)
+    return found
+
+
+def _closed_facts(scenario: Scenario) -> dict[str, Any]:
+    """Numbers in closed form; None where there is none."""
+    prior, tokens, noise = scenario.prior, scenario.mixing.tokens, scenario.label_noise
+    levels = None if prior.factor.shape[1] else tree_levels(prior)
+    failure = None
+    if levels is not None:
+        message = prior.power() + noise**2 + scenario.channel.variance
+        failure = pooled_failure_level(np.sqrt(levels.powers), tokens, message, levels.branching)
+    isotropic = len(prior.atoms) == 1 and np.allclose(prior.covariance(), np.eye(prior.dim) / prior.dim)
+    # The closed forms take w ~ N(0, I), whose labels are d times as large.
+    layer = (
+        linear_attention_risk(tokens, prior.dim, noise * prior.dim**0.5) / prior.dim if isotropic else None
+    )
+    return {
+        "pooled_failure_level": failure,
+        "ridge_limit": ridge_limit(tokens / prior.dim, noise**2) if isotropic else None,
+        "linear_attention": layer,
+    }
 
 
 def _allocation(built: Built) -> list[int] | None:

@@ -21,7 +21,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 # Before the packages are loaded: every call is checked against its annotations, and an int is a float
 # as it is for mypy. The pytest option of jaxtyping cannot say the latter for several packages.
-# The doors of `runner` are left out: they refuse by name what they should not be handed.
+# What users call first is left out: it refuses by name what it should not be handed.
 _RUNNER = [
     f"runner.{name}"
     for name in (

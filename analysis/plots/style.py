@@ -125,7 +125,7 @@ def style() -> Iterator[None]:
 
 
 def policy_look(policy: str, trained: bool = False) -> Look:
-    """The house's colour and marker where it has them; diamonds, white inside, for what is trained.
+    """Colour and marker of a policy; diamonds, white inside, for what is trained.
 
     Example:
         >>> policy_look("adaptive").colour, policy_look("linear", trained=True).name

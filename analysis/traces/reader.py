@@ -14,7 +14,15 @@ import pyarrow.parquet as pq
 
 from analysis.errors import UnreadableError, printable, shown
 from analysis.resources import available_memory
-from analysis.traces.schema import IN_PARTS, SCHEMA_VERSION, SCHEMAS, Seal, digest_of, part_name, part_of
+from analysis.traces.schema import (
+    IN_PARTS,
+    SCHEMA_VERSION,
+    SCHEMAS,
+    TableDigest,
+    digest_of,
+    part_name,
+    part_of,
+)
 
 _MOST_ROUNDS = 10**6
 _MOST_BYTES = 2**20  # of a manifest, which takes two KiB
@@ -77,8 +85,8 @@ class Run:
         return self._table("timing")
 
     def _table(self, name: str) -> pd.DataFrame:
-        seals = self.manifest.get("tables", {})
-        table = read_table(self.folder, name, self.experiment.run.rounds, seals.get(name))
+        digests = self.manifest.get("tables", {})
+        table = read_table(self.folder, name, self.experiment.run.rounds, digests.get(name))
         if table is None:
             raise FileNotFoundError(
                 f'{self.folder} holds no table "{name}": the run was traced with run.trace = '
@@ -162,21 +170,21 @@ def _check_manifest(path: Path, content: Any) -> None:
         raise UnreadableError(f"{path} is damaged: its experiment states {stated}")
 
 
-def read_table(folder: Path, name: str, rounds: int, seal: Any = None) -> pd.DataFrame | None:
+def read_table(folder: Path, name: str, rounds: int, digest: Any = None) -> pd.DataFrame | None:
     """A table of a run; None if there is none.
 
     Args:
         folder: of the run.
         name: of the table.
         rounds: L of the run.
-        seal: what the manifest says of the table's files; None where it says nothing.
+        digest: what the manifest says of the table's files; None where it says nothing.
 
     Raises:
         UnreadableError: if files are missing, damaged, not of this run, or larger than the memory.
     """
     files = _files(folder, name, rounds)
-    if seal is not None:
-        _check_seal(folder, name, files, seal)
+    if digest is not None:
+        _check_digest(folder, name, files, digest)
     if not files:
         return None
     try:
@@ -226,15 +234,15 @@ def _own(folder: Path, path: Path) -> Path:
     return path
 
 
-def _check_seal(folder: Path, name: str, files: list[Path], seal: Any) -> None:
-    found = Seal()
+def _check_digest(folder: Path, name: str, files: list[Path], digest: Any) -> None:
+    found = TableDigest()
     try:
         for path in files:
             found.add(path)
     except OSError as failure:
         raise UnreadableError(f"{folder}: its table {name!r} cannot be read ({failure})") from None
-    if found.content() != seal:
-        there, written = found.content()["files"], seal.get("files") if isinstance(seal, dict) else None
+    if found.content() != digest:
+        there, written = found.content()["files"], digest.get("files") if isinstance(digest, dict) else None
         words = f"of {written} files {there} are there" if there != written else "its bytes are others"
         raise UnreadableError(f"{folder}: its table {name!r} was changed since it was written: {words}")
 

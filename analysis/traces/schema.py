@@ -1,4 +1,4 @@
-"""The tables of a run: their columns, the names of their files, and the seal by which changes are found."""
+"""The tables of a run: their columns, the names of their files, and the digest by which changes are found."""
 
 import hashlib
 import json
@@ -84,7 +84,7 @@ def part_of(name: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-class Seal:
+class TableDigest:
     """Says what a table's files hold, in the order in which they are written."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a simulation adds up over batches of prompts; kept beside the trace, a stopped run goes on from it."""
+"""What a simulation adds up over batches of prompts; kept beside the trace, a stopped run resumes from it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +73,7 @@ class Totals:
         write_arrays(folder / _FILE, {"prompts": self.prompts, "batches": self.batches}, arrays)
 
     def load(self, folder: Path) -> None:
-        """Go on from what was kept in a run's folder, if anything was.
+        """Resume from what was kept in a run's folder, if anything was.
 
         Raises:
             UnreadableError: if the file is damaged, or of another simulation.

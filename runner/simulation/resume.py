@@ -32,7 +32,7 @@ def resume(
 
     Args:
         folder: of the run.
-        engine: where to go on; by default what the experiment names.
+        engine: where to play the rest; by default what the experiment names.
         graph: the graph that was handed to `simulate`, if one was.
         learned: the weights that were handed to it, if they were.
         prior: the prior that was handed to it, if one was.

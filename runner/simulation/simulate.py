@@ -189,7 +189,7 @@ def play(
     """Play all prompts, or those that a stopped run still lacks; what is done is kept after each batch.
 
     Raises:
-        RunError: saying why it stopped, and how to go on.
+        RunError: saying why it stopped, and how to resume it.
         KeyboardInterrupt: likewise.
     """
     system, mixing = built.system, built.mixing

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from agents.policies.learned import Learned
-from analysis.traces.schema import SCHEMA_VERSION, Seal, digest_of
+from analysis.traces.schema import SCHEMA_VERSION, TableDigest, digest_of
 from runner.built import Built
 from runner.config.experiment import Experiment
 from runner.errors import UsageError
@@ -63,9 +63,9 @@ def weights_digest(learned: Learned | None) -> str | None:
 
 
 def write_manifest(
-    folder: Path, built: Built, batches: Batches, engine: str, status: str, seals: Mapping[str, Seal]
+    folder: Path, built: Built, batches: Batches, engine: str, status: str, digests: Mapping[str, TableDigest]
 ) -> None:
-    """State what was run and how far it came; a complete run's manifest seals its tables.
+    """State what was run and how far it came; a complete run's manifest holds the digests of its tables.
 
     Raises:
         RunError: if it cannot be written.
@@ -87,7 +87,7 @@ def write_manifest(
         "engine": engine,
     }
     if status == "complete":
-        content["tables"] = {name: seal.content() for name, seal in seals.items()}
+        content["tables"] = {name: digest.content() for name, digest in digests.items()}
     content["digest"] = digest_of(content)
     write_text(folder / NAME, json.dumps(content, indent=2) + "\n")
 

@@ -2,7 +2,7 @@
 
 Every table is a folder of part files, one for each batch of prompts and round, each put in place when it
 is complete: a run that was stopped is readable up to its last complete round. The manifest of a run that
-is complete seals its tables. All tables but `timing` hold the same bits on every engine.
+is complete holds the digests of its tables. All tables but `timing` hold the same bits on every engine.
 """
 
 import shutil
@@ -22,7 +22,7 @@ from analysis.traces.schema import (
     ROUNDS,
     TIMING,
     WORKSPACES,
-    Seal,
+    TableDigest,
     part_name,
 )
 from runner.built import Built
@@ -85,14 +85,14 @@ class TraceWriter:
         self._built, self._engine, self._batches = built, engine, batches
         self._experiment, self._channel = built.experiment, built.channel
         self._bits = built.channel.bits_per_message(built.policy.codes) // built.channel.channels
-        self._seals: dict[str, Seal] = {}
+        self._digests: dict[str, TableDigest] = {}
         self.manifest("running")
         if not built.mixing.is_shared and built.experiment.run.trace != "none":
             self._write("graph", folder / "graph.parquet", _graph(built.mixing))
 
     def manifest(self, status: str) -> None:
         """State what was run, and how far it came."""
-        write_manifest(self.folder, self._built, self._batches, self._engine, status, self._seals)
+        write_manifest(self.folder, self._built, self._batches, self._engine, status, self._digests)
 
     def round(self, batch: int, prompts: range, outcome: Outcome, risk: np.ndarray) -> None:
         """Store one round of one batch of prompts; `risk` is its mean over positions [B]."""
@@ -162,16 +162,16 @@ class TraceWriter:
         self._write(table, path, pa.table(dict(columns), schema=schema))
 
     def restore(self, batches: int) -> None:
-        """Seal what an earlier process wrote of the first batches, in the order in which it did."""
+        """Digest what an earlier process wrote of the first batches, in the order in which it did."""
         for table in IN_PARTS:
             for batch, index in product(range(batches), range(self._experiment.run.rounds + 1)):
                 path = self.folder / table / part_name(batch, index)
                 if path.exists():
-                    self._seals.setdefault(table, Seal()).add(path)
+                    self._digests.setdefault(table, TableDigest()).add(path)
 
     def _write(self, name: str, path: Path, table: pa.Table) -> None:
         write_table(path, table)
-        self._seals.setdefault(name, Seal()).add(path)
+        self._digests.setdefault(name, TableDigest()).add(path)
 
     def _messages(self, outcome: Outcome, kept: range) -> dict[str, Any]:
         sent, count = outcome.sent, len(kept)

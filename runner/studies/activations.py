@@ -27,7 +27,7 @@ _Arguments = tuple[Tensor, Tensor, Tensor, Channel, Tensor]  # of the module's f
 
 
 class Activations(NamedTuple):
-    """What goes on inside a transformer, on given prompts; one row if all tokens hear the same.
+    """What happens inside a transformer, on given prompts; one row if all tokens hear the same.
 
     Attributes:
         workspaces: p after 0, 1, ..., L layers: the function vector [L + 1, rows, W, B].

@@ -85,8 +85,8 @@ def parameters(experiment: Experiment) -> str:
     """The parameters that every figure states: N, graph, prior, d, sigma, K, b, c, tau.
 
     Example:
-        >>> parameters(Experiment())[:58]
-        'N = 32, complete graph, σ = 0.1; tree prior: 3 levels, bran'
+        >>> parameters(Experiment())[:33]
+        'N = 32, complete graph, σ = 0.1; '
     """
     task, channel, prior = experiment.task, experiment.channel, experiment.prior
     graph = experiment.graph.kind.replace("_", " ")

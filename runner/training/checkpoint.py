@@ -1,4 +1,4 @@
-"""Where a training stands: all that it needs to go on as if nothing had happened, and its file."""
+"""The state of a training: all that it needs to resume to the same bits, and its file."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -177,7 +177,7 @@ class Stream:
         return np.stack([generator.get_state().numpy() for generator in self._generators[: layers + 1]])
 
     def restore(self, state: UInt8[np.ndarray, "generators bytes"]) -> None:
-        """Go on from `state()`."""
+        """Continue from `state()`."""
         for generator, row in zip(self._generators, state, strict=False):
             generator.set_state(torch.from_numpy(row.copy()))
 

@@ -74,7 +74,7 @@ class Cohort:
         self.began = time.perf_counter()
 
     def run(self, until: int | None) -> None:
-        """Go on until one of the models has ended, or all stand at a step."""
+        """Train until one of the models has ended, or all stand at a step."""
         while not any(member.training.ended for member in self.members) and self.step != until:
             self._update()
             due = [
@@ -175,7 +175,7 @@ class Cohort:
         return side_by_side(self.material, [stream.draw(size) for stream in streams], which)
 
     def _stream(self, seed: int) -> Stream:
-        """The prompts of one seed, which go on where its models stand."""
+        """The prompts of one seed, which continue from the step of its models."""
         deepest = next(member for member in self.members if member.job.recipe.seed == seed)
         stream = Stream(self.material, seed, self.members[0].depth)
         stream.restore(deepest.training.generators)  # nobody hears what layers beyond it draw
@@ -229,7 +229,7 @@ def train_all(
         workers: number of processes; 1 trains in this one.
         on_progress: told (index of the job, steps done, mean loss since the last call).
         folder: of the cache. Weights are put there as soon as a model is trained; until then checkpoints
-            are kept there, from which an interrupted call goes on.
+            are kept there, from which an interrupted call resumes.
         save_seconds: between two checkpoints of a model, at least.
 
     Raises:
@@ -290,7 +290,7 @@ def train_together(
         jobs: that differ in depth, seed and schedule alone.
         device: where; by default on CUDA where there is one.
         tell: told (index of the job, steps done, mean loss since the last call) from time to time.
-        checkpoints: one for each job, from which interrupted training goes on.
+        checkpoints: one for each job, from which interrupted training resumes.
 
     Raises:
         DivergenceError: if a loss is not finite or explodes.

@@ -12,9 +12,10 @@ from analysis.theory.limits.physical import physical_limit
 from runner.built import build
 from runner.config.experiment import Experiment, load
 from runner.config.studies import Comparison
-from runner.prediction import Forecast, forecast
+from runner.prediction import Forecast, forecast, predict
 from runner.progress import Progress
 from runner.simulation.simulate import simulate
+from runner.studies.estimators import estimator_risk
 from runner.studies.structure import draw_figures
 from tests.commands import run
 
@@ -69,6 +70,29 @@ def test_the_answer_has_every_curve(
     assert answer["code_loss"] == pytest.approx(1.148, abs=0.005)
     assert sum(answer["allocation"]) == 4
     assert curves["physical limit"]["risk"][0] == pytest.approx(1.0)
+
+
+def test_closed_forms_stand_beside_what_is_computed() -> None:
+    """Many tokens without noise come to them; so does ridge regression, the Bayes limit of a Gaussian."""
+    many = {"task.tokens": 20_000, "channel.noise": 0.0, "policy.control_variate": False, "run.rounds": 3}
+    pooled = {"policy.kind": "static", "policy.order": "pooled"}
+    for name, at, many_tokens in (
+        ("infinite N", many, many),
+        ("infinite N, pooled", many | pooled, many | pooled),
+        ("infinite N, linear decoder", many, many | {"prior.kind": "matched_gaussian"}),
+    ):
+        closed = risk(forecast(DEMO.with_values({**at, "task.tokens": 32}), 100), name)
+        sampled = predict(DEMO.with_values(many_tokens), 20_000, "gaussian")
+        # Two-sided false-alarm rate of 1e-6 per round; 1/N corrections are far below 0.005.
+        assert ((sampled["risk"] - closed).abs() <= 4.9 * sampled["risk_se"] + 0.005).all(), name
+    gaussian = {"prior.kind": "gaussian", "prior.dim": 40, "task.tokens": 40, "task.label_noise": 0.3}
+    found = forecast(Experiment().with_values({**gaussian, "run.rounds": 1}), 100)
+    assert risk(found, "Bayes limit").iloc[-1] == pytest.approx(found.facts["ridge_limit"], rel=0.05)
+    risks = estimator_risk(build(Experiment().with_values({**gaussian, "task.prompts": 2000})))
+    assert risks["linear attention"].mean() == pytest.approx(found.facts["linear_attention"], rel=0.03)
+    assert found.facts["pooled_failure_level"] is None
+    noisy = DEMO.with_values({"task.tokens": 4, "prior.levels": 4, "prior.dim": 15, "channel.noise": 3.0})
+    assert forecast(noisy, 50).facts["pooled_failure_level"] == 1
 
 
 @pytest.mark.statistical
