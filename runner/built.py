@@ -48,7 +48,9 @@ class Built:
         mixing: who hears whom, with which integer weights.
         codebook: directions that the policy asks about; None for one with a code for each channel.
         learned: weights of a learned policy, where they were handed in.
-        handed_in: what stands for the prior and the policy that were handed in, in the manifest of a run.
+        handed_in: what stands for the prior and the policy that were handed in, in the manifest of a run: the
+            digest of a prior, the type of a policy.
+        own_graph: whether the graph was handed in.
     """
 
     experiment: Experiment
@@ -58,6 +60,7 @@ class Built:
     codebook: Codebook | None
     learned: Learned | None
     handed_in: Mapping[str, str]
+    own_graph: bool
     _graph: Graph | None  # where the mixing was made from one
     _policy: Policy[Any] | None  # where one was handed in
 
@@ -140,7 +143,8 @@ class Built:
             raise UsageError(
                 name, self.handed_in[name], "one that the experiment names, for a study of its keys"
             )
-        return build(self.experiment.with_values(values), like=self)
+        graph = self.graph if self.own_graph else None
+        return build(self.experiment.with_values(values), graph, like=self)
 
     def with_weights(self, learned: Learned) -> "Built":
         """The same with the weights of a learned policy.
@@ -236,13 +240,15 @@ def build(
         prior = like.prior if like and _same_prior(like.experiment, experiment) else _prior_of(experiment)
     channel = _channel_of(experiment, policy)
     codebook = _codebook_of(experiment, prior) if policy is None else None
-    if like and graph is None and _same_graph(like.experiment, experiment):
+    own_graph = graph is not None
+    known = like and own_graph == like.own_graph and (graph is None or graph is like._graph)
+    if like and known and _same_graph(like.experiment, experiment):
         mixing, made = like.mixing, like._graph
     else:
         mixing, made = _mixing_of(experiment, graph)
     _check_bits(experiment, mixing)
     _check_learned(experiment, prior, learned)
-    return Built(experiment, prior, channel, mixing, codebook, learned, handed_in, made, policy)
+    return Built(experiment, prior, channel, mixing, codebook, learned, handed_in, own_graph, made, policy)
 
 
 def check_prior(experiment: Experiment) -> None:
@@ -268,12 +274,14 @@ def check_prior(experiment: Experiment) -> None:
 
 
 def _prior_of(experiment: Experiment) -> Prior:
+    section = experiment.prior
     try:
-        return PRIORS[experiment.prior.kind].build(prior_options(experiment))
+        prior = PRIORS[section.kind].build(prior_options(experiment))
     except ValueError as failure:
-        raise UsageError(
-            "prior.kind", experiment.prior.kind, f"another choice of its keys; {failure}"
-        ) from None
+        raise UsageError("prior.kind", section.kind, f"another choice of its keys; {failure}") from None
+    if prior.dim != section.dim:
+        raise UsageError("prior.dim", section.dim, f"{prior.dim}, that of the prior {section.kind}")
+    return prior
 
 
 def _same_prior(one: Experiment, other: Experiment) -> bool:
@@ -328,17 +336,19 @@ def _graph_of(experiment: Experiment) -> Graph:
     section, tokens = experiment.graph, experiment.task.tokens
     try:
         if section.kind != "file":
-            return FAMILIES[section.kind](_family_of(experiment))
-        if section.path is None:
+            graph = FAMILIES[section.kind](_family_of(experiment))
+        elif section.path is None:
             raise UsageError("graph.path", None, 'the path of a graph, for kind = "file"')
-        graph = read_graph(Path(section.path), available_memory())
+        else:
+            graph = read_graph(Path(section.path), available_memory())
     except (OSError, ValueError) as failure:
         if section.kind == "file":
             possible = f"a .graphml file, or one with two names a line; {failure}"
             raise UsageError("graph.path", section.path, possible) from None
         raise UsageError("graph.degree", section.degree, str(failure)) from None
     if graph.number_of_nodes() != tokens:
-        possible = f"{graph.number_of_nodes()}, the number of nodes in {section.path}"
+        where = section.path if section.kind == "file" else f"a graph of the family {section.kind}"
+        possible = f"{graph.number_of_nodes()}, the number of nodes in {where}"
         raise UsageError("task.tokens", tokens, possible)
     return graph
 

@@ -147,7 +147,7 @@ def forecast(experiment: Experiment | Built, samples: int = 20_000) -> Forecast:
     Source: THEORY.md section 7.
     """
     built = as_built(experiment)
-    scenario, complete = built.scenario, built.experiment.graph.kind == "complete"
+    scenario, complete = built.scenario, built.mixing.is_shared
     rounds, tokens = scenario.rounds, scenario.mixing.tokens
     exact, gaussian = (theory.predict(scenario, samples, form) for form in ("exact", "gaussian"))
     curves = []

@@ -120,7 +120,10 @@ def infinite_tokens(scenario: Scenario) -> Float[np.ndarray, " rounds"] | None:
     levels = None if prior.factor.shape[1] else tree_levels(prior)
     if levels is None:
         return None
-    return tree_adaptive(np.sqrt(levels.powers), rounds, channels, levels.branching)
+    try:
+        return tree_adaptive(np.sqrt(levels.powers), rounds, channels, levels.branching)
+    except ValueError:  # it does not go coarse to fine, or a message does not hold whole nodes
+        return None
 
 
 def belief_of(scenario: Scenario) -> Setting:

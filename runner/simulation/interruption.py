@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from shlex import quote
 
 from runner.errors import RunError
 from runner.storage.writer import TraceWriter
@@ -36,4 +37,4 @@ def _how(writer: TraceWriter | None) -> str:
         return ""
     with suppress(RunError):  # of a full disk, for example; the manifest then still says "running"
         writer.manifest("stopped")
-    return f"What was done is kept; resume it with: tokenfield resume {writer.folder}"
+    return f"What was done is kept; resume it with: tokenfield resume {quote(str(writer.folder))}"

@@ -17,7 +17,7 @@ from analysis.statistics import mean_over_prompts
 from runner.built import Built, build
 from runner.config.experiment import Experiment
 from runner.engines import ENGINES, Engine, EngineOptions, Outcome
-from runner.errors import RunError
+from runner.errors import RunError, UsageError
 from runner.footprint import bytes_per_token_prompt
 from runner.progress import Progress
 from runner.simulation.accumulator import Totals, forget
@@ -131,6 +131,9 @@ def simulate(
     check_name(name)
     given = Experiment() if experiment is None else experiment
     if isinstance(given, Built):
+        for key, value in {"graph": graph, "prior": prior, "policy": policy}.items():
+            if value is not None:
+                raise UsageError(key, value, "left out of what is built already; hand it to build")
         built = given.with_weights(learned) if learned is not None else given
     else:
         built = build(given, graph, learned, prior=prior, policy=policy)

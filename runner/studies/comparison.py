@@ -15,6 +15,7 @@ from analysis.theory.predict import infinite_tokens
 from analysis.theory.predict import predict as predict_scenario
 from runner.built import Built, build
 from runner.config.studies import Comparison, Variant
+from runner.errors import UsageError
 from runner.simulation.simulate import Simulation, simulate
 from runner.storage.files import new_folder, write_figure
 from runner.studies.base import Findings, Session, parameters
@@ -94,7 +95,15 @@ def _run(
 
 
 def _built(comparison: Comparison) -> tuple[dict[Pair, Built], dict[tuple[Variant, int], Built]]:
-    """Every experiment of the comparison: of a prior and a policy, and of a transformer and its depth."""
+    """Every experiment of the comparison: of a prior and a policy, and of a transformer and its depth.
+
+    Raises:
+        UsageError: if nothing is compared, or an experiment cannot be run.
+    """
+    if not comparison.compare.policies and not comparison.compare.transformers:
+        raise UsageError(
+            "compare.policies", [], "one policy or more, where compare.transformers is empty too"
+        )
     base = build(comparison.experiment())
     pairs = {
         (prior, policy): build(comparison.variant(prior, policy), like=base)
@@ -124,7 +133,7 @@ def _theory(comparison: Comparison, pairs: dict[Pair, Built], session: Session) 
             found = predict_scenario(built.scenario, comparison.compare.theory_samples)
             if found is not None:
                 parts.append(_rows("theory", prior, policy, depths, found.risk, found.risk_se))
-            complete = comparison.graph.kind == "complete" and policy == "adaptive"
+            complete = built.mixing.is_shared and policy == "adaptive"
             if complete and (limit := infinite_tokens(built.scenario)) is not None:
                 parts.append(_rows("theory", prior, INFINITE, depths, limit, np.zeros_like(limit)))
             advance(done, f"{policy}, {prior}")

@@ -249,9 +249,12 @@ def job_of(built: Built) -> Job:
     """What determines the weights of the experiment's transformer: its depth is run.rounds.
 
     Raises:
-        UsageError: if the moments of a prompt would be sampled where they do not say what is heard.
+        UsageError: if there is no layer to train, or if the moments of a prompt would be sampled where they
+            do not say what is heard.
     """
     experiment, prior, mixing = built.experiment, built.prior, built.mixing
+    if not experiment.run.rounds:
+        raise UsageError("run.rounds", 0, "1 or more, the layers of the transformer that is trained")
     section = experiment.transformer
     architecture = Architecture(
         dim=prior.dim,

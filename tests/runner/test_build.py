@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from runner.config.experiment import Experiment
 from runner.config.registries import load_entry_points
 from runner.engines.local import LocalEngine
 from runner.errors import UsageError
+from runner.prediction import forecast
 from runner.simulation.resume import resume
 from runner.simulation.simulate import simulate
 from tests.commands import run
@@ -196,3 +197,69 @@ def test_a_token_that_fails_is_reported_by_its_own_error() -> None:
     policy = Broken(build(SMALL).policy.inference, 1, True)  # type: ignore[attr-defined]
     with pytest.raises(Exception, match="a token of mine"):
         simulate(SMALL, policy=policy, engine=LocalEngine())
+
+
+def test_a_graph_that_was_handed_in_stays_when_keys_change() -> None:
+    ring = nx.cycle_graph(8)
+    built = build(SMALL, ring)
+    assert built.varied({"run.rounds": 1}).mixing is built.mixing
+    other = built.varied({"graph.mixing": "metropolis"})
+    assert not other.mixing.is_shared and other.mixing.digest() != built.mixing.digest()
+    assert build(SMALL, nx.path_graph(8), like=built).mixing.digest() != built.mixing.digest()
+    assert build(SMALL, like=built).mixing.is_shared
+    with pytest.raises(UsageError, match=r"task\.tokens"):
+        built.varied({"task.tokens": 9})
+
+
+def test_theory_of_a_graph_that_was_handed_in_is_that_of_the_graph_named() -> None:
+    given = forecast(build(SMALL, nx.cycle_graph(8)), 200)
+    named = forecast(SMALL.with_values({"graph.kind": "ring", "graph.degree": 2}), 200)
+    assert given.curve("infinite N") is None and given.facts["allocation"] is None
+    np.testing.assert_allclose(given.curves["risk"], named.curves["risk"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("key", ["graph", "prior", "policy"])
+def test_what_is_built_takes_nothing_else(key: str) -> None:
+    given: dict[str, Any] = {
+        "graph": nx.cycle_graph(8),
+        "prior": gaussian(7),
+        "policy": build(SMALL).policy,
+    }
+    with pytest.raises(UsageError, match=f"{key} = .* hand it to build"):
+        simulate(build(SMALL), **{key: given[key]})
+
+
+@pytest.mark.usefixtures("registered")
+def test_an_entry_that_makes_another_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "ladder", lambda family: nx.path_graph(3).to_directed())
+    with pytest.raises(
+        UsageError, match=r"task\.tokens = 8 .* 3, the number of nodes in a graph of the family"
+    ):
+        build(SMALL.with_values({"graph.kind": "ladder"}))
+    three = replace(PRIORS["narrow"], build=lambda options: gaussian(3))
+    monkeypatch.setitem(PRIORS, "narrow", three)
+    with pytest.raises(UsageError, match=r"prior\.dim = 7 .* 3, that of the prior narrow"):
+        build(SMALL.with_values({"prior.kind": "narrow"}))
+
+
+@pytest.mark.parametrize(
+    "command, settings, words",
+    [
+        ("run", ["run.rounds=0", "policy.kind=learned"], "run.rounds = 0"),
+        ("train", ["run.rounds=0"], "run.rounds = 0"),
+        ("compare", ["compare.policies=[]", "compare.transformers=[]"], "compare.policies"),
+        ("theory", ["prior.decay=2"], None),
+        ("theory", ["prior.branching=4", "prior.levels=2", "prior.dim=15"], None),
+    ],
+)
+def test_settings_at_the_edge_are_told_or_run(
+    command: str, settings: list[str], words: str | None, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    small = ["task.prompts=20", "task.tokens=8", "run.rounds=2", "run.engine=local", *settings]
+    more = ["--precision", "50"] if command == "theory" else []
+    code = run([command, "demo", *(w for key in small for w in ("--set", key)), *more], monkeypatch)
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    assert (code, words is None or words in error) == (0 if words is None else 2, True)
