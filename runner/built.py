@@ -134,17 +134,19 @@ class Built:
     def varied(self, values: dict[str, object]) -> "Built":
         """The experiment with some dotted keys set; prior and graph are made anew only where they differ.
 
+        What was handed in stays.
+
         Raises:
-            UsageError: if a key is unknown, or a value or their combination impossible; or if a prior or a
-                policy was handed in, which keys would not change.
+            UsageError: if a key is unknown, or a value or their combination impossible; or if a policy was
+                handed in, or a prior whose keys would be varied, which keys do not change.
         """
-        if self.handed_in:
-            name = next(iter(self.handed_in))
-            raise UsageError(
-                name, self.handed_in[name], "one that the experiment names, for a study of its keys"
-            )
+        sections = {key.partition(".")[0] for key in values}
+        for name, given in self.handed_in.items():
+            if name == "policy" or name in sections:
+                raise UsageError(name, given, "one that the experiment names, for a study of its keys")
         graph = self.graph if self.own_graph else None
-        return build(self.experiment.with_values(values), graph, like=self)
+        prior = self.prior if "prior" in self.handed_in else None
+        return build(self.experiment.with_values(values), graph, prior=prior, like=self)
 
     def with_weights(self, learned: Learned) -> "Built":
         """The same with the weights of a learned policy.
@@ -237,7 +239,11 @@ def build(
     if policy is not None:
         handed_in["policy"] = f"{type(policy).__module__}.{type(policy).__qualname__}"
     if prior is None:
-        prior = like.prior if like and _same_prior(like.experiment, experiment) else _prior_of(experiment)
+        prior = (
+            like.prior
+            if like and "prior" not in like.handed_in and _same_prior(like.experiment, experiment)
+            else _prior_of(experiment)
+        )
     channel = _channel_of(experiment, policy)
     codebook = _codebook_of(experiment, prior) if policy is None else None
     own_graph = graph is not None

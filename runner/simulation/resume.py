@@ -36,7 +36,7 @@ def resume(
         graph: the graph that was handed to `simulate`, if one was.
         learned: the weights that were handed to it, if they were.
         prior: the prior that was handed to it, if one was.
-        policy: the policy that was handed to it, if one was.
+        policy: the policy that was handed to it, if one was; its type is checked, not what it holds.
         on_round: told (batch of prompts, round) as rounds end.
 
     Raises:

@@ -139,8 +139,14 @@ def test_a_prior_and_a_policy_may_be_handed_in() -> None:
     assert build(SMALL, policy=policy).scenario.theory is None
     with pytest.raises(UsageError, match=r"prior\.dim = 7 is not possible; possible: 3"):
         build(SMALL, prior=gaussian(3))
+    given = build(SMALL.with_values({"policy.kind": "static"}), prior=prior)
+    assert given.varied({"run.rounds": 1}).prior is prior
+    assert build(SMALL, like=given).prior is not prior
+    assert forecast(given, 100).curve("theory") is not None
     with pytest.raises(UsageError, match="prior"):
-        build(SMALL, prior=prior).varied({"run.rounds": 1})
+        given.varied({"prior.decay": 0.5})
+    with pytest.raises(UsageError, match="policy"):
+        build(SMALL, policy=policy).varied({"run.rounds": 1})
 
 
 def test_a_run_with_a_prior_that_was_handed_in_is_resumed_with_it_alone(tmp_path: Path) -> None:
