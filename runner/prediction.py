@@ -20,7 +20,7 @@ from analysis.theory.closed_forms.linear_attention import linear_attention_risk
 from analysis.theory.dynamic_programming.optimal import affordable_rounds, optimal
 from analysis.theory.evolution.complete import Form, Prediction
 from analysis.theory.evolution.graph import LocalPrediction, predicted_depth
-from analysis.theory.limits.distortion_rate import tree_levels
+from analysis.theory.limits.distortion_rate import discrete_tree_levels
 from analysis.theory.limits.physical import light_cone_bound, physical_limit
 from analysis.theory.queries.greedy import code_loss
 from analysis.theory.queries.questions import exact_question, first_question
@@ -215,7 +215,7 @@ def _closed_forms(scenario: Scenario) -> dict[str, Float[np.ndarray, " rounds"]]
     limit = theory.infinite_tokens(scenario)
     if limit is not None:
         found["infinite N"] = limit
-    levels = None if prior.factor.shape[1] else tree_levels(prior)
+    levels = discrete_tree_levels(prior)
     if levels is not None:
         heights, rounds, channels = np.sqrt(levels.powers), scenario.rounds, scenario.channel.channels
         found["infinite N, pooled"] = tree_pooled(heights, rounds, channels)
@@ -226,7 +226,7 @@ def _closed_forms(scenario: Scenario) -> dict[str, Float[np.ndarray, " rounds"]]
 def _closed_facts(scenario: Scenario) -> dict[str, Any]:
     """Numbers in closed form; None where there is none."""
     prior, tokens, noise = scenario.prior, scenario.mixing.tokens, scenario.label_noise
-    levels = None if prior.factor.shape[1] else tree_levels(prior)
+    levels = discrete_tree_levels(prior)
     failure = None
     if levels is not None:
         message = prior.power() + noise**2 + scenario.channel.variance
@@ -246,7 +246,7 @@ def _closed_facts(scenario: Scenario) -> dict[str, Any]:
 def _allocation(built: Built) -> list[int] | None:
     """Best numbers of rounds by level, where they are computed: binary orthonormal trees, one channel."""
     prior, channel = built.prior, built.channel
-    levels = None if prior.factor.shape[1] else tree_levels(prior)
+    levels = discrete_tree_levels(prior)
     rounds = built.experiment.run.rounds
     if levels is None or levels.branching != 2 or channel.channels > 1 or rounds < 1:
         return None

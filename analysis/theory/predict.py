@@ -10,7 +10,7 @@ from agents.prior import matched_gaussian
 from analysis.theory.closed_forms.asymptotic import spectral_tail, tree_adaptive
 from analysis.theory.evolution.complete import Form, Prediction, evolve
 from analysis.theory.evolution.graph import LocalPrediction, evolve_on_graph
-from analysis.theory.limits.distortion_rate import tree_levels
+from analysis.theory.limits.distortion_rate import discrete_tree_levels
 from analysis.theory.limits.light_cone import LightConeLimit, light_cone_limit
 from analysis.theory.setting import Scenario, Setting
 from topology.mixing import Mixing
@@ -117,7 +117,7 @@ def infinite_tokens(scenario: Scenario) -> Float[np.ndarray, " rounds"] | None:
     prior, rounds, channels = scenario.prior, scenario.rounds, scenario.channel.channels
     if not prior.branches.shape[1]:
         return spectral_tail(prior, rounds, channels)
-    levels = None if prior.factor.shape[1] else tree_levels(prior)
+    levels = discrete_tree_levels(prior)
     if levels is None:
         return None
     try:

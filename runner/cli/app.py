@@ -1,7 +1,8 @@
 """The command line: tokenfield run | resume | train | compare | theory | vectors | compile | check."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,9 +34,14 @@ from runner.cli.options import (
     watching,
 )
 from runner.progress import Progress
-from runner.simulation.simulate import simulate
+from runner.simulation.simulate import Simulation, simulate
 from runner.storage.files import name_of
 from runner.storage.writer import check_room
+
+if TYPE_CHECKING:
+    from runner.studies.base import Findings
+
+Answer = Callable[[dict[str, Any]], None]
 
 app = typer.Typer(
     name="tokenfield",
@@ -85,9 +91,7 @@ def run(
         built = _with_weights(built, out, progress)
         with engine_for(experiment, address, progress) as engine, watching(experiment, progress) as watch:
             result = simulate(built, engine=engine, out=out, on_round=watch)
-        answer(run_answer(result))
-        if not as_json:
-            print_run(result)
+        _tell_run(result, answer, as_json)
 
 
 @app.command()
@@ -106,9 +110,7 @@ def resume(
         learned = _with_weights(build(experiment), folder.parent, progress).learned if trained else None
         with engine_for(experiment, address, progress) as engine, watching(experiment, progress) as watch:
             result = resume_run(folder, engine=engine, learned=learned, on_round=watch)
-        answer(run_answer(result))
-        if not as_json:
-            print_run(result)
+        _tell_run(result, answer, as_json)
 
 
 @app.command()
@@ -163,9 +165,7 @@ def compare(
         check_out(out, True)
         with engine_for(comparison, address, progress) as engine:
             findings = study(Session(engine, out, available_cores(), progress, name_of(file)))
-        answer(findings.answer())
-        if not as_json:
-            print_findings(findings)
+        _tell(findings, answer, as_json)
 
 
 @app.command()
@@ -220,10 +220,7 @@ def vectors(
 
         study = prepare(built)
         check_out(out, True)
-        findings = study(Session(LocalEngine(), out, 1, Progress(), name_of(file)))
-        answer(findings.answer())
-        if not as_json:
-            print_findings(findings)
+        _tell(study(Session(LocalEngine(), out, 1, Progress(), name_of(file))), answer, as_json)
 
 
 @app.command(name="compile")
@@ -242,10 +239,8 @@ def compile_command(
 
         study = prepare(built)
         check_out(out, False)
-        findings = study(Session(LocalEngine(), out, 1, Progress(), f"compiled-{name_of(file)}"))
-        answer(findings.answer())
-        if not as_json:
-            print_findings(findings)
+        session = Session(LocalEngine(), out, 1, Progress(), f"compiled-{name_of(file)}")
+        _tell(study(session), answer, as_json)
 
 
 @app.command()
@@ -272,6 +267,18 @@ def check(
         print_graph(built.mixing)
         if path:
             print(f"figure: {path}")
+
+
+def _tell_run(result: Simulation, answer: Answer, as_json: bool) -> None:
+    answer(run_answer(result))
+    if not as_json:
+        print_run(result)
+
+
+def _tell(findings: "Findings", answer: Answer, as_json: bool) -> None:
+    answer(findings.answer())
+    if not as_json:
+        print_findings(findings)
 
 
 def _with_weights(built: Built, out: Path, progress: Progress) -> Built:

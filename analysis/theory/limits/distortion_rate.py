@@ -219,6 +219,17 @@ def tree_levels(prior: Prior) -> TreeLevels | None:
     return TreeLevels(np.array(powers[::-1]), branching)
 
 
+def discrete_tree_levels(prior: Prior) -> TreeLevels | None:
+    """The levels of such a tree if w is always one of its leaves; None too if w spreads around them.
+
+    Example:
+        >>> from agents.prior import tree
+        >>> discrete_tree_levels(tree(2, 3, 1.0, 8)).branching
+        3
+    """
+    return None if prior.factor.shape[1] else tree_levels(prior)
+
+
 @cache
 def _simplex_dual(branching: int) -> tuple[Float[Array, " P"], Float[Array, " P"]]:
     """min over R of delta(R) + t R at prices t, which is concave in t: its chords bound it from below.
