@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from agents.channel import Channel
 from agents.codebook import Codebook
+from agents.inference.exact import ExactInference
 from agents.policies import POLICIES, Policy, PolicyEntry
+from agents.policies.adaptive import LevelByLevel
 from agents.policies.base import Ingredients, PolicyOptions
 from agents.policies.bayesian import Bayesian
 from agents.policies.gossip import Gossip
@@ -20,6 +22,7 @@ from agents.policies.static import Static
 from agents.prior import PRIORS, Prior
 from agents.step import System
 from analysis.resources import available_memory
+from analysis.theory.plan import Order, Plan, plan
 from analysis.theory.schedule import best_rounds_per_scale
 from analysis.theory.setting import Scenario, Setting
 from runner.config.experiment import Experiment
@@ -84,7 +87,26 @@ class Built:
             return asked
         if self.entry.theory != "averaging":
             return (1,)
-        return (best_rounds_per_scale(self._setting((1,)), self.mixing, self.experiment.run.seed),)
+        setting = replace(self._setting((1,), Plan()), exact=False)
+        return (best_rounds_per_scale(setting, self.mixing, self.experiment.run.seed),)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What theory settles for the policy: the order of its questions, and what answers are worth."""
+        section, rounds = self.experiment.policy, self.experiment.run.rounds
+        if self._policy is not None or self.entry.theory not in ("state evolution", "averaging"):
+            return Plan()
+        given = None if section.repeats == "auto" else (float(section.repeats),) * rounds
+        setting = self._setting(self.turns, Plan(repeats=given))
+        if not setting.exact:
+            return Plan("level" if section.order == "level" else "widest")
+        orders: tuple[Order, ...] = ("widest",)
+        if section.order == "level":
+            orders = ("level",)
+        elif section.order == "auto" and "level" in self.entry.orders and self.prior.branches.shape[1]:
+            orders = ("widest", "level")
+        averaging = self.entry.theory == "averaging"
+        return plan(setting, self.mixing, 0, orders, self.turns, unasked=averaging)
 
     @cached_property
     def policy(self) -> Policy[Any]:
@@ -99,7 +121,7 @@ class Built:
             validate_learned(self.learned, self.prior.dim, self.channel.channels, self.experiment.run.rounds)
             assert self.learned is not None
             return self.learned
-        return self._make_policy(self.turns)
+        return self._make_policy(self.turns, self.plan)
 
     @cached_property
     def system(self) -> System:
@@ -127,7 +149,7 @@ class Built:
             self.experiment.run.seed,
             theory,
             self._policy is not None or self.entry.adapts,
-            self._setting(self.turns) if believes else None,
+            self._setting(self.turns, self.plan) if believes else None,
             self.turns,
         )
 
@@ -157,13 +179,21 @@ class Built:
         _check_learned(self.experiment, self.prior, learned)
         return replace(self, learned=learned)
 
-    def _make_policy(self, turns: tuple[int, ...]) -> Policy[Any]:
+    def _make_policy(self, turns: tuple[int, ...], plan: Plan) -> Policy[Any]:
         section, make = self.experiment.policy, self.entry.build
         assert make is not None
         options = PolicyOptions(
-            section.control_variate, section.order, section.belief == "joint", turns, section.step,
+            section.control_variate,
+            plan.order if section.order == "auto" else section.order,
+            section.belief,
+            section.own_example,
+            plan.grouped,
+            plan.disagreement,
+            plan.repeats,
+            turns,
+            section.step,
             section.options,
-        )  # fmt: skip
+        )
         try:
             return make(
                 Ingredients(
@@ -179,9 +209,9 @@ class Built:
         except ValueError as failure:
             raise UsageError("policy.kind", section.kind, f"another choice of its keys; {failure}") from None
 
-    def _setting(self, turns: tuple[int, ...]) -> Setting:
+    def _setting(self, turns: tuple[int, ...], plan: Plan) -> Setting:
         """The belief of the policy, as state evolution takes it."""
-        policy, channel = self._make_policy(turns), self.channel
+        policy, channel = self._make_policy(turns, plan), self.channel
         asking = policy.asking if isinstance(policy, Gossip) else policy
         assert isinstance(asking, Bayesian)
         return Setting(
@@ -197,7 +227,12 @@ class Built:
             step=channel.step,
             clip=channel.clip,
             control_variate=asking.control_variate,
-            joint=asking.inference.joint,
+            joint=self.experiment.policy.belief != "independent",
+            exact=isinstance(asking.inference, ExactInference),
+            order="level" if isinstance(asking, LevelByLevel) else "widest",
+            own_example=asking.own_example,
+            repeats=plan.repeats,
+            disagreement=plan.disagreement,
         )
 
 
@@ -231,6 +266,8 @@ def build(
     validate_experiment(experiment)
     check_prior(experiment)
     check_memory(experiment)
+    if policy is None:
+        _check_policy(experiment)
     if prior is not None and prior.dim != experiment.prior.dim:
         raise UsageError("prior.dim", experiment.prior.dim, f"{prior.dim}, that of the prior handed in")
     handed_in = {}
@@ -277,6 +314,27 @@ def check_prior(experiment: Experiment) -> None:
         )
         advice = 'Raise prior.dim, or set prior.directions = "random"'
         raise UsageError("prior.dim", section.dim, possible, advice)
+
+
+def _check_policy(experiment: Experiment) -> None:
+    """Refuse keys of [policy] that its kind would not read.
+
+    Raises:
+        UsageError: naming the key, what was given, what is possible.
+    """
+    section = experiment.policy
+    entry = POLICIES[section.kind]
+    believes = entry.theory in ("state evolution", "averaging")
+    if section.order not in ("auto", *entry.orders):
+        known = " | ".join(f'"{order}"' for order in ("auto", *entry.orders))
+        raise UsageError("policy.order", section.order, f"{known} with policy {section.kind}")
+    if section.own_example and not believes:
+        raise UsageError(
+            "policy.own_example", True, f"false with policy {section.kind}, which holds no belief"
+        )
+    if section.repeats != "auto" and not (believes and section.belief == "exact"):
+        possible = '"auto" but for a belief from the exact law: policy.belief = "exact"'
+        raise UsageError("policy.repeats", section.repeats, possible)
 
 
 def _prior_of(experiment: Experiment) -> Prior:

@@ -1,5 +1,7 @@
 """Memory that an experiment takes, before any of it is taken."""
 
+from typing import Literal
+
 from agents.policies import POLICIES
 from agents.policies.base import Sizes
 from agents.prior import PRIORS, PriorOptions
@@ -18,6 +20,7 @@ def bytes_per_token_prompt(experiment: Experiment) -> int:
     policy = POLICIES[experiment.policy.kind]
     numbers = policy.numbers(
         Sizes(
+            _law(experiment, prior.rank(options)),
             prior.atoms(options),
             prior.rank(options),
             section.dim,
@@ -28,6 +31,13 @@ def bytes_per_token_prompt(experiment: Experiment) -> int:
         )
     )
     return 8 * (numbers + 6 * section.dim + 16)
+
+
+def _law(experiment: Experiment, rank: int) -> Literal["gaussian", "exact", "grouped"]:
+    """The law of a field in the belief, as it needs memory."""
+    if rank or experiment.policy.belief != "exact":
+        return "gaussian"
+    return "grouped" if experiment.graph.kind == "complete" else "exact"
 
 
 def prior_options(experiment: Experiment) -> PriorOptions:

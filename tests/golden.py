@@ -35,6 +35,7 @@ RECORD = Path(__file__).parent / "golden.json"
 TABLES = ("messages", "workspaces", "prompts", "rounds", "graph")
 SAMPLES = 300  # of state evolution
 _SMALL: dict[str, object] = {
+    "policy.belief": "joint",
     "task.tokens": 12,
     "task.prompts": 14,
     "channel.noise": 0.5,
@@ -44,6 +45,7 @@ _SMALL: dict[str, object] = {
     "run.batch": 9,
     "graph.degree": 4,
 }
+_EXACT: dict[str, object] = {"policy.belief": "exact"}
 CASES: dict[str, dict[str, object]] = {
     "tree, adaptive, complete": {},
     "tree, adaptive without control, coarse channel": {
@@ -84,6 +86,28 @@ CASES: dict[str, dict[str, object]] = {
     "tree, adaptive, Erdos-Renyi, all in one batch": {"graph.kind": "erdos_renyi", "run.batch": 14},
     "tree, adaptive, path, sampled": {"graph.kind": "path", "run.trace": "sampled", "task.prompts": 20},
     "tree, adaptive, a graph handed in": {"task.tokens": 34},
+    "tree, adaptive, complete, exact law": {**_EXACT, "run.rounds": 5},
+    "tree, adaptive, causal, exact law": {**_EXACT, "graph.kind": "causal", "run.rounds": 5},
+    "tree, adaptive level by level, ring, exact law, own example": {
+        **_EXACT,
+        "graph.kind": "ring",
+        "policy.order": "level",
+        "policy.own_example": True,
+        "policy.repeats": 0.5,
+        "run.rounds": 5,
+    },
+    "tree, static codes, random regular, exact law": {
+        **_EXACT,
+        "policy.kind": "static",
+        "graph.kind": "random_regular",
+    },
+    "tree, gossip of two rounds, grid, exact law": {
+        **_EXACT,
+        "policy.kind": "gossip",
+        "policy.rounds_per_scale": 2,
+        "graph.kind": "grid",
+        "run.rounds": 5,
+    },
 }
 _STEPS = 30
 _JOB = Job(

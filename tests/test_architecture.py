@@ -33,7 +33,7 @@ VIOLATIONS = [
     ("runner/simulation/simulate.py", "ray", "by its engine alone"),
     ("runner/built.py", "torch", "training and studies alone"),
     ("agents/policies/learned.py", "torch.nn", "training and studies alone"),
-    ("analysis/theory/violation.py", "agents.inference.posterior", "never an agent"),
+    ("analysis/theory/violation.py", "agents.inference.gaussian", "never an agent"),
     ("analysis/theory/violation.py", "agents.policies.static", "never an agent"),
 ]
 

@@ -1,1 +1,1 @@
-"""The exact belief of a token position: the posterior, and the noise of what it hears."""
+"""What a token position believes: the posterior from the exact law of a field, or from a Gaussian one."""

@@ -145,7 +145,7 @@ class MessageNoise:
             known, centre = before, gaussian
         now = self._offset(centre, control)
         along_now = self.along(code, now)
-        spread = self._gaussian_spread(known) + self.label_noise**2
+        spread = self.gaussian_spread(known) + self.label_noise**2
         own = gram[code, code][:, None] * (dot(now, now) + spread) + along_now * along_now
         own = own + self._gaussian_covariance(known, code, code) + self.floor
         cross: list[Float[Array, "n M B"] | None] = []
@@ -180,7 +180,7 @@ class MessageNoise:
         """a - v under each atom."""
         return [mean - control[:, k, None] for k, mean in enumerate(self.located(centre))]
 
-    def _gaussian_spread(self, known: tuple[Measurement, ...]) -> Float[Array, "n M B"] | float:
+    def gaussian_spread(self, known: tuple[Measurement, ...]) -> Float[Array, "n M B"] | float:
         """tr P under each atom, P the covariance of w given the fields in `known`."""
         spread: Float[Array, "n M B"] | float = float((self.prior.factor**2).sum())
         for past in known if self.prior.factor.shape[1] else ():

@@ -1,13 +1,15 @@
 """Adaptive: ask where the belief is widest."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Int, Integer
 
-from agents.inference.posterior import Belief
 from agents.policies.base import Ingredients, PolicyEntry
 from agents.policies.bayesian import Bayesian, inference_of, numbers_of_a_belief, principal_codes
+from agents.prior import Prior
+from agents.reductions import fold
 
 _TIE = 1e-9  # posterior variances closer than this share of the prior power count as equal
 
@@ -44,16 +46,80 @@ class Adaptive(Bayesian):
     Source: THEORY.md section 6.
     """
 
-    def choose(self, belief: Belief, round: int) -> Integer[np.ndarray, "n K B"]:
+    def choose(self, belief: Any, round: int) -> Integer[np.ndarray, "n K B"]:
         """The widest directions of the token's own belief."""
         return widest(self.inference.variances(belief), self.channels)
 
 
+@dataclass(frozen=True, eq=False)
+class LevelByLevel(Adaptive):
+    """Asks about the likeliest node of level t in the rounds of level t, and then the widest codes.
+
+    A level has as many rounds as it takes to ask all codes of one node. Where tokens hear different numbers
+    of others this keeps them in step: those who know less ask about what those who know more still answer.
+
+    Source: THEORY.md section 5, level by level.
+    """
+
+    def choose(self, belief: Any, round: int) -> Integer[np.ndarray, "n K B"]:
+        """The widest codes of the likeliest node of the round's level, then the widest of all."""
+        variances = self.inference.variances(belief)
+        prior, scales = self.inference.prior, self.inference.codebook.scales
+        level = self._level(round)
+        if level is not None:
+            codes = np.flatnonzero(scales == level)
+            nodes = _nodes(prior, level)
+            weights = self.inference.atoms(belief)
+            mass = np.stack([fold(weights[:, node]) for node in nodes], axis=1)
+            # No variance is as large as E|w|^2.
+            likeliest = codes.reshape(len(nodes), -1)[widest(mass, 1)[:, 0]]
+            for code in np.moveaxis(likeliest, 2, 0)[:, :, None]:
+                above = np.take_along_axis(variances, code, 1) + 2.0 * prior.power()
+                np.put_along_axis(variances, code, above, 1)
+        return widest(variances, self.channels)
+
+    def _level(self, round: int) -> int | None:
+        """The level whose turn it is; None after the last."""
+        left = round
+        for level, nodes in enumerate(
+            (len(_nodes(self.inference.prior, k + 1)) for k in range(self._depth)), 1
+        ):
+            codes = int((self.inference.codebook.scales == level).sum()) // nodes
+            left -= -(-codes // self.channels)
+            if left <= 0:
+                return level
+        return None
+
+    @property
+    def _depth(self) -> int:
+        return self.inference.prior.branches.shape[1]
+
+
+def _nodes(prior: Prior, level: int) -> list[Int[np.ndarray, " m"]]:
+    """The atoms below each internal node of a level, 1 = the root's."""
+    if level == 1:
+        return [np.arange(len(prior.atoms))]
+    above = prior.branches[:, level - 2]
+    return [np.flatnonzero(above == node) for node in range(int(above.max()) + 1)]
+
+
 def build(given: Ingredients) -> Adaptive:
     """The policy of an experiment."""
-    return Adaptive(inference_of(given), given.channel.channels, given.options.control_variate)
+    options = given.options
+    kind = LevelByLevel if options.order == "level" else Adaptive
+    if kind is LevelByLevel and not given.prior.branches.shape[1]:
+        raise ValueError('order "level" needs a tree, whose levels are asked in turn')
+    return kind(
+        inference_of(given), given.channel.channels, options.control_variate, own_example=options.own_example
+    )
 
 
 ENTRY = PolicyEntry(
-    build, principal_codes, numbers=numbers_of_a_belief, theory="state evolution", adapts=True, controls=True
+    build,
+    principal_codes,
+    numbers=numbers_of_a_belief,
+    theory="state evolution",
+    adapts=True,
+    orders=("widest", "level"),
+    controls=True,
 )

@@ -77,16 +77,24 @@ class PolicyOptions:
 
     Attributes:
         control_variate: messages carry the token's own estimate as control variate.
-        order: of fixed queries: `codes` or `pooled`.
-        joint: the belief uses the covariance between rounds.
+        order: of fixed queries `codes` or `pooled`, of adaptive ones `widest` or `level`.
+        belief: law of a field, `exact`, or Gaussian with rounds taken `joint` or `independent`.
+        own_example: the estimate uses the token's own example.
+        grouped: the exact law takes answers to one code jointly: tokens share their controls.
+        disagreement: mean squared distance of the controls heard from one's own [L, N]; None for zero.
+        repeats: weight of a repeated answer in each round; None for 1 [L].
         turns: rounds of averaging for each question in turn.
         step: length of a gradient step; None for the one that follows from the graph.
         options: the keys of a policy that is not part of tokenfield.
     """
 
     control_variate: bool = True
-    order: str = "codes"
-    joint: bool = True
+    order: str = "auto"
+    belief: Literal["exact", "joint", "independent"] = "exact"
+    own_example: bool = False
+    grouped: bool = False
+    disagreement: Float[np.ndarray, "L N"] | None = None
+    repeats: tuple[float, ...] | None = None
     turns: tuple[int, ...] = (1,)
     step: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -118,6 +126,7 @@ class Sizes(NamedTuple):
     """What the memory of a token depends on.
 
     Attributes:
+        law: of a field in the belief: `gaussian`, `exact`, or `grouped`, which keeps answers node by node.
         atoms: M, mixture components of the prior.
         rank: R, columns of its factor.
         dim: d.
@@ -127,6 +136,7 @@ class Sizes(NamedTuple):
         width: numbers in the workspace and the hidden layer of a trained transformer.
     """
 
+    law: Literal["gaussian", "exact", "grouped"]
     atoms: int
     rank: int
     dim: int

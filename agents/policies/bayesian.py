@@ -1,15 +1,17 @@
 """What the policies that hold an exact belief share: they differ only in what they ask."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Integer
 
 from agents.channel import Field, Message
 from agents.codebook import Codebook, principal
-from agents.inference.posterior import Belief, Inference
+from agents.inference.base import Inference
+from agents.inference.exact import NODES, ExactInference
+from agents.inference.gaussian import GaussianInference
 from agents.policies.base import Ingredients, PolicyOptions, Sizes
 from agents.prior import Prior
 from agents.reductions import components, dot
@@ -22,10 +24,12 @@ class Workspace(NamedTuple):
     Attributes:
         belief: posterior given everything heard.
         vector: posterior mean of w [n, d, B].
+        example: inputs and labels that the estimate uses beside it; None if it does not.
     """
 
-    belief: Belief
+    belief: Any
     vector: Float[np.ndarray, "n d B"]
+    example: tuple[Float[np.ndarray, "n d B"], Float[np.ndarray, "n B"]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,20 +38,25 @@ class Bayesian(ABC):
 
     v is the control variate: the token's own estimate of w, or zero without it. E[m] = u.w for any v.
 
+    With `own_example` the token's estimate takes its own example for what it is, beside the fields; what it
+    asks and says does not, or messages would no longer be unbiased.
+
     Attributes:
         inference: the update rule.
         channels: K, directions asked in a round.
         control_variate: use the token's own estimate as v.
+        own_example: use the own example in the estimate.
 
     Source: THEORY.md sections 5 and 6.
     """
 
-    inference: Inference
+    inference: Inference[Any]
     channels: int
     control_variate: bool
+    own_example: bool = field(default=False, kw_only=True)
 
     @abstractmethod
-    def choose(self, belief: Belief, round: int) -> Integer[np.ndarray, "n K B"]:
+    def choose(self, belief: Any, round: int) -> Integer[np.ndarray, "n K B"]:
         """Codes to ask in this round."""
 
     @property
@@ -57,8 +66,10 @@ class Bayesian(ABC):
 
     def start(self, tokens: TokenView) -> Workspace:
         """The prior and its mean."""
-        belief = self.inference.start(*tokens.labels.shape)
-        return Workspace(belief, self.inference.estimate(belief))
+        count, prompts = tokens.labels.shape
+        belief = self.inference.start(count, prompts, tokens.positions)
+        example = (tokens.inputs, tokens.labels) if self.own_example else None
+        return Workspace(belief, self.inference.estimate(belief), example)
 
     def emit(self, state: Workspace, tokens: TokenView, round: int) -> Message:
         """An unbiased estimate of u.w from the token's own example, for each direction asked."""
@@ -77,24 +88,31 @@ class Bayesian(ABC):
     def absorb(self, state: Workspace, field: Field, round: int) -> Workspace:
         """Bayes' rule on the fields heard."""
         control = state.vector if self.control_variate else None
-        belief = self.inference.hear(state.belief, field, control)
-        return Workspace(belief, self.inference.estimate(belief))
+        belief = self.inference.hear(state.belief, field, control, round)
+        return Workspace(belief, self.inference.estimate(belief), state.example)
 
     def estimate(self, state: Workspace) -> Float[np.ndarray, "n d B"]:
         """The posterior mean."""
-        return state.vector
+        return state.vector if state.example is None else self.inference.estimate(self._read(state))
 
     def atoms(self, state: Workspace) -> Float[np.ndarray, "n M B"]:
         """The posterior over atoms."""
-        return state.belief.atoms()
+        return self.inference.atoms(self._read(state))
+
+    def _read(self, state: Workspace) -> Any:
+        """The belief with the own example, where it is used."""
+        return state.belief if state.example is None else self.inference.told(state.belief, *state.example)
 
 
-def inference_of(given: Ingredients) -> Inference:
-    """The update rule of a policy that holds a belief."""
+def inference_of(given: Ingredients) -> Inference[Any]:
+    """The update rule of a policy that holds a belief; a Gaussian one if the prior is not discrete."""
     if given.codebook is None:
         raise ValueError("a policy that holds a belief needs a codebook, and its entry names none")
-    variance = given.channel.variance
-    return Inference(given.prior, given.codebook, given.label_noise, variance, given.options.joint)
+    options = given.options
+    rule = (given.prior, given.codebook, given.label_noise, given.channel.variance)
+    if options.belief == "exact" and not given.prior.factor.shape[1]:
+        return ExactInference(*rule, options.grouped, options.disagreement, options.repeats)
+    return GaussianInference(*rule, options.belief != "independent")
 
 
 def principal_codes(prior: Prior, options: PolicyOptions) -> Codebook:
@@ -105,9 +123,14 @@ def principal_codes(prior: Prior, options: PolicyOptions) -> Codebook:
 def numbers_of_a_belief(sizes: Sizes) -> int:
     """Numbers that a belief keeps of one token and prompt.
 
-    For each atom a triangle of whitened measurements; beside it the inputs, the estimates that served as
-    control, and temporaries of a few rows. A question that is averaged for T rounds is one measurement.
+    For each atom a triangle of whitened measurements, of the exact law at each node, where it groups answers;
+    beside it the inputs, the estimates that served as control, and temporaries of a few rows. A question that
+    is averaged for T rounds is one measurement.
     """
     heard = -(-sizes.rounds // sizes.turn) * sizes.channels
+    if sizes.law == "exact":
+        return sizes.atoms * 8 * NODES + 2 * heard
+    if sizes.law == "grouped":
+        return sizes.atoms * NODES * (heard * (heard + 5) // 2 + 8) + heard * (sizes.dim + 2)
     row = heard * (heard + 5) // 2 + (heard + 2) * sizes.rank + 12
     return sizes.atoms * row + heard * sizes.dim

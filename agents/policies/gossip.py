@@ -1,13 +1,12 @@
 """Gossip: stay on one question for some rounds, so that far tokens are heard through near ones."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Integer
 
 from agents.channel import Field, Message
-from agents.inference.posterior import Belief
 from agents.policies.adaptive import Adaptive, widest
 from agents.policies.base import Ingredients, PolicyEntry
 from agents.policies.bayesian import (
@@ -26,11 +25,13 @@ class Averaging(NamedTuple):
     Attributes:
         before: the token when it asked, whose estimate is the control variate.
         held: the mean that it holds now, and what is behind it.
+        best: the most precise mean so far, which the belief takes.
         passes: variance of the channel's noise in that mean, in units of one message's [n, K, B].
     """
 
     before: Workspace
     held: Field
+    best: Field
     passes: Float[np.ndarray, "n K B"]
 
 
@@ -56,14 +57,11 @@ class LeastAsked(Adaptive):
     to give it, once the others have gone on.
     """
 
-    def choose(self, belief: Belief, round: int) -> Integer[np.ndarray, "n K B"]:
+    def choose(self, belief: Any, round: int) -> Integer[np.ndarray, "n K B"]:
         """The widest directions, those that were asked before last."""
         variances = self.inference.variances(belief)
         above = 2.0 * self.inference.prior.power()  # no variance is as large
-        for past in belief.heard:
-            codes = past.code[:, None]
-            np.put_along_axis(variances, codes, np.take_along_axis(variances, codes, 1) - above, 1)
-        return widest(variances, self.channels)
+        return widest(variances - above * self.inference.asked(belief), self.channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +70,9 @@ class Gossip:
 
     If the tokens around stay on one code, after h rounds token i holds sum_j (A^h)_ij m_j, a mean over
     N_eff(i, h) tokens. A token counts a neighbour that asks something else as not there: the number behind
-    its mean grows by the share of its neighbourhood that it heard. The estimate takes what is held at any
-    time as one measurement, which the next round replaces; after its turn it is kept, and the next question
-    follows.
+    its mean grows by the share of its neighbourhood that it heard. The belief takes the most precise of the
+    means so far as one measurement; after its turn it is kept, and the next question follows. A mean over
+    more tokens need not be more precise: each hop adds noise, and on a causal graph means narrow again.
 
     Attributes:
         asking: what to ask, and how to believe.
@@ -108,10 +106,11 @@ class Gossip:
         """Take the field for the mean that is held, and Bayes' rule on it."""
         hop = self._hop(round)
         if state.averaging is None or hop == 0:
-            averaging = Averaging(state.now, field, 1.0 / np.maximum(field.effective, 1.0))
+            averaging = Averaging(state.now, field, field, 1.0 / np.maximum(field.effective, 1.0))
         else:
             averaging = _passed_on(state.averaging, field, state.growth[[0, hop - 1, hop]])
-        now = self.asking.absorb(averaging.before, averaging.held, round)
+            averaging = averaging._replace(best=self._better(averaging))
+        now = self.asking.absorb(averaging.before, averaging.best, round)
         return Relay(now, state.growth, averaging)
 
     def estimate(self, state: Relay) -> Float[np.ndarray, "n d B"]:
@@ -121,6 +120,30 @@ class Gossip:
     def atoms(self, state: Relay) -> Float[np.ndarray, "n M B"]:
         """The posterior over atoms."""
         return self.asking.atoms(state.now)
+
+    def _better(self, averaging: Averaging) -> Field:
+        """The more precise of the mean that is held and the best one before, channel by channel."""
+        inference, best, held = self.asking.inference, averaging.best, averaging.held
+        if self.asking.control_variate:
+            spread = inference.spread(averaging.before.belief)
+        else:
+            spread = np.full(best.around.shape, inference.prior.power())
+        sampled = (spread + inference.label_noise**2)[:, None]
+
+        def variance(field: Field) -> Float[np.ndarray, "n K B"]:
+            relayed = 1.0 if field.relayed is None else field.relayed
+            return (sampled + inference.channel_variance * relayed) / np.maximum(field.effective, 1e-300)
+
+        better = variance(held) < variance(best)
+        relayed = np.ones_like(best.values) if best.relayed is None else best.relayed
+        assert held.relayed is not None
+        return Field(
+            held.codes,
+            np.where(better, held.values, best.values),
+            np.where(better, held.effective, best.effective),
+            np.where(better.any(axis=1), held.around, best.around),
+            np.where(better, held.relayed, relayed),
+        )
 
     def _hop(self, round: int) -> int:
         """Rounds since the question was asked."""
@@ -151,13 +174,15 @@ def _passed_on(averaging: Averaging, field: Field, reach: Float[np.ndarray, "3 n
         around=np.broadcast_to(around[:, 0], field.around.shape),
         relayed=effective * passes,
     )
-    return Averaging(averaging.before, held, passes)
+    return Averaging(averaging.before, held, averaging.best, passes)
 
 
 def build(given: Ingredients) -> Gossip:
     """The policy of an experiment."""
-    asking = LeastAsked(inference_of(given), given.channel.channels, given.options.control_variate)
-    turns = given.options.turns
+    options, turns = given.options, given.options.turns
+    asking = LeastAsked(
+        inference_of(given), given.channel.channels, options.control_variate, own_example=options.own_example
+    )
     return Gossip(asking, turns, given.surroundings.reach(max(turns)))
 
 

@@ -1,13 +1,14 @@
 """Static: ask in an order fixed before any data."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
 
 from agents.channel import Field
 from agents.codebook import Codebook, pooled, principal
-from agents.inference.posterior import Belief, Inference
+from agents.inference.gaussian import GaussianInference
 from agents.policies.base import Ingredients, PolicyEntry, PolicyOptions
 from agents.policies.bayesian import Bayesian, inference_of, numbers_of_a_belief
 from agents.prior import Prior
@@ -27,9 +28,9 @@ class Static(Bayesian):
 
     schedule: Schedule
 
-    def choose(self, belief: Belief, round: int) -> Integer[np.ndarray, "n K B"]:
+    def choose(self, belief: Any, round: int) -> Integer[np.ndarray, "n K B"]:
         """The schedule's codes of this round."""
-        tokens, _, prompts = belief.log_weights.shape
+        tokens, _, prompts = self.inference.asked(belief).shape
         codes = np.array(self.schedule[round - 1], dtype=np.int64)
         return np.broadcast_to(codes[None, :, None], (tokens, len(codes), prompts)).copy()
 
@@ -47,7 +48,7 @@ def in_turn(codes: int, rounds: int, channels: int) -> Schedule:
 
 
 def open_loop(
-    inference: Inference, rounds: int, channels: int, effective: float, control_variate: bool
+    inference: GaussianInference, rounds: int, channels: int, effective: float, control_variate: bool
 ) -> Schedule:
     """The order that is best, one round ahead, before any data: by predicted posterior variance.
 
@@ -67,10 +68,10 @@ def open_loop(
         >>> from agents.codebook import principal
         >>> from agents.prior import matched_gaussian, tree
         >>> prior = tree(2, 2, 0.8, 3)
-        >>> open_loop(Inference(prior, principal(prior), 0.1, 0.0), 4, 1, 32.0, True)
+        >>> open_loop(GaussianInference(prior, principal(prior), 0.1, 0.0), 4, 1, 32.0, True)
         ((0,), (1,), (2,), (0,))
         >>> null = matched_gaussian(prior)
-        >>> open_loop(Inference(null, principal(null), 0.1, 4.0), 3, 1, 32.0, True)
+        >>> open_loop(GaussianInference(null, principal(null), 0.1, 4.0), 3, 1, 32.0, True)
         ((0,), (1,), (2,))
     """
     prior, codebook = inference.prior, inference.codebook
@@ -84,7 +85,7 @@ def open_loop(
     belief = single.start(1, 1)
     asked = np.zeros(len(codebook), dtype=int)
     schedule = []
-    for _ in range(rounds):
+    for round in range(1, rounds + 1):
         predicted = single.variances(belief)[0, :, 0] + np.where(asked == 0, between, 0.0)
         # Sorting is by variance, then by how often a code was asked, then by index.
         order = np.lexsort((np.arange(len(codebook)), asked, -np.round(predicted, 9)))
@@ -93,7 +94,7 @@ def open_loop(
         none = np.zeros((1, channels, 1))
         control = np.zeros((1, prior.dim, 1)) if control_variate else None
         number = np.full_like(none, effective)
-        belief = single.hear(belief, Field(column, none, number, number[:, 0]), control)
+        belief = single.hear(belief, Field(column, none, number, number[:, 0]), control, round)
         asked[list(codes)] += 1
         schedule.append(codes)
     return tuple(schedule)
@@ -101,13 +102,16 @@ def open_loop(
 
 def build(given: Ingredients) -> Static:
     """The policy of an experiment; one schedule serves all positions, that of the token that hears most."""
-    inference, channels, control = inference_of(given), given.channel.channels, given.options.control_variate
-    if given.options.order == "pooled":
+    options, channels = given.options, given.channel.channels
+    inference, control = inference_of(given), options.control_variate
+    if options.order == "pooled":
         schedule = in_turn(len(inference.codebook), given.rounds, channels)
     else:
+        rule = (given.prior, inference.codebook, given.label_noise, given.channel.variance)
         effective = float(given.surroundings.effective().max())
-        schedule = open_loop(inference, given.rounds, channels, effective, control)
-    return Static(inference, channels, control, schedule)
+        gaussian = GaussianInference(*rule, options.belief != "independent")
+        schedule = open_loop(gaussian, given.rounds, channels, effective, control)
+    return Static(inference, channels, control, schedule, own_example=options.own_example)
 
 
 def codebook(prior: Prior, options: PolicyOptions) -> Codebook:

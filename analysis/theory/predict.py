@@ -7,9 +7,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from agents.prior import matched_gaussian
+from analysis.statistics import mean_over_prompts
 from analysis.theory.closed_forms.asymptotic import spectral_tail, tree_adaptive
 from analysis.theory.evolution.complete import Form, Prediction, evolve
 from analysis.theory.evolution.graph import LocalPrediction, evolve_on_graph
+from analysis.theory.evolution.population import evolve_population, prompts_of
 from analysis.theory.limits.distortion_rate import discrete_tree_levels
 from analysis.theory.limits.light_cone import LightConeLimit, light_cone_limit
 from analysis.theory.setting import Scenario, Setting
@@ -27,7 +29,8 @@ def has_theory(scenario: Scenario) -> bool:
     """Whether the risk of the system's policy is predicted at all."""
     if scenario.theory == "light cone":
         return scenario.channel.variance < _NEGLIGIBLE
-    return scenario.theory is not None
+    own = scenario.setting is not None and scenario.setting.own_example and not scenario.setting.exact
+    return scenario.theory is not None and not (own and not scenario.mixing.is_shared)
 
 
 def predict(
@@ -74,8 +77,9 @@ def predict_on_graph(
 ) -> LocalPrediction | LightConeLimit:
     """Predicted risk of every position on any graph, for all policies that have a theory.
 
-    `adaptive`, `static` and `gossip` by state evolution with the position's weights; `exact` is so where
-    tokens cannot disagree about what to ask, elsewhere they are taken to agree. `flood` is the best linear
+    `adaptive`, `static` and `gossip` by state evolution: with the exact law of a field of a whole population,
+    in either form, exact at any N; with a Gaussian law by the position's weights, `exact` where tokens cannot
+    disagree about what to ask, elsewhere they are taken to agree. `flood` is the best linear
     estimate from the examples in the light cone, whose risk is the Bayes risk of the matched Gaussian, if
     the channel adds next to nothing to them.
 
@@ -95,6 +99,8 @@ def predict_on_graph(
     if scenario.theory == "light cone":
         prior, heard = matched_gaussian(scenario.prior), graph_of(scenario.mixing)
         return light_cone_limit(prior, heard, scenario.rounds, scenario.label_noise, samples, scenario.seed)
+    if belief_of(scenario).exact and not scenario.mixing.is_shared:
+        return _population(scenario, samples, positions)
     law: Literal["gaussian", "weighted"] = "gaussian" if form == "gaussian" else "weighted"
     averaging = scenario.theory == "averaging"
     return evolve_on_graph(
@@ -107,6 +113,16 @@ def predict_on_graph(
         averaging,
         positions,
     )
+
+
+def _population(scenario: Scenario, samples: int, positions: Int[np.ndarray, " P"] | None) -> LocalPrediction:
+    """Risk by position of beliefs that disagree."""
+    setting, mixing, averaging = belief_of(scenario), scenario.mixing, scenario.theory == "averaging"
+    prompts = prompts_of(setting, mixing.tokens, 8 * samples)
+    found = evolve_population(setting, mixing, prompts, scenario.seed, scenario.turns, averaging)
+    chosen = slice(None) if positions is None else positions
+    mean, error = mean_over_prompts(found.prompt_risk)
+    return LocalPrediction(mean, error, found.position_risk[:, chosen], found.position_risk_se[:, chosen])
 
 
 def infinite_tokens(scenario: Scenario) -> Float[np.ndarray, " rounds"] | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from agents.channel import Channel
 from agents.codebook import Codebook
@@ -29,6 +30,12 @@ class Setting:
         step: distance between levels of the quantiser, which the belief takes as noise of variance step^2/12.
         control_variate: messages carry the posterior mean as control v; without it v = 0.
         joint: the belief uses the covariance between rounds; if false, it takes fields as independent.
+        exact: the belief knows the exact law of a field, for a discrete prior; rounds are then grouped by
+            code on the complete graph, and on others independent but for `repeats`.
+        order: of the adaptive policy: `widest`, or `level`, the likeliest node of each level in turn first.
+        own_example: a token's estimate uses its own example beside the fields.
+        repeats: weight of a repeated answer in each round, where rounds are not grouped; None for 1 [L].
+        disagreement: Delta of each round and position, as the belief takes it; None for zero [L, N].
         schedule: the K codes of each round, needed by `static`.
         clip: c, largest magnitude of a message, which the belief does not know of; by default none.
 
@@ -49,6 +56,11 @@ class Setting:
     step: float = 0.0
     control_variate: bool = True
     joint: bool = True
+    exact: bool = False
+    order: Literal["widest", "level"] = "widest"
+    own_example: bool = False
+    repeats: tuple[float, ...] | None = None
+    disagreement: Float[np.ndarray, "L N"] | None = None
     schedule: tuple[tuple[int, ...], ...] | None = None
     clip: float = np.inf
 
@@ -57,6 +69,8 @@ class Setting:
             raise ValueError(f"effective number of tokens must be positive, got {self.effective}")
         if not 1 <= self.channels <= len(self.codebook):
             raise ValueError(f"channels must be 1..{len(self.codebook)} codes, got {self.channels}")
+        if self.exact and self.prior.factor.shape[1]:
+            raise ValueError("the exact law of a field needs a prior without a Gaussian part")
         if (self.policy == "static") != (self.schedule is not None):
             raise ValueError("a schedule is needed by the static policy, and by no other")
         for codes in self.schedule or ():

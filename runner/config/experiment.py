@@ -75,13 +75,18 @@ Turn = Annotated[int, Ge(1), Le(64)]
 Turns = Annotated[tuple[Turn, ...], Strict(False), MinLen(1)]
 
 
+Fraction = Annotated[float, Ge(0), Le(1)]
+
+
 class PolicySection(Section):
     """[policy]: what a token asks and how it believes."""
 
     kind: Annotated[str, entry_of(POLICIES)] = "adaptive"
     control_variate: bool = True
-    order: Literal["codes", "pooled"] = "codes"
-    belief: Literal["joint", "independent"] = "joint"
+    order: Literal["auto", "widest", "level", "codes", "pooled"] = "auto"
+    belief: Literal["exact", "joint", "independent"] = "exact"
+    repeats: Fraction | Literal["auto"] = "auto"  # weight of a repeated answer: 0 counts the first alone
+    own_example: bool = False
     rounds_per_scale: Turn | Turns | Literal["auto"] = "auto"
     step: float | None = Field(None, gt=0, le=100)  # by default it follows from what a token hears
     options: dict[str, bool | int | float | str] = {}  # keys of a policy that another package registers

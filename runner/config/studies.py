@@ -12,7 +12,9 @@ from topology.families import FAMILIES
 
 
 def policy_names() -> list[str]:
-    """The policies that a comparison can name: kind, order of fixed queries, with or without control.
+    """The policies that a comparison can name: kind, order of the questions, with or without control.
+
+    An adaptive policy without an order takes the one that theory finds better.
 
     Example:
         >>> [name for name in policy_names() if "pooled" in name or "gradient" in name]
@@ -23,7 +25,7 @@ def policy_names() -> list[str]:
     plain = {
         f"{kind} {order}".strip(): entry
         for kind, entry in explicit.items()
-        for order in entry.orders or ("",)
+        for order in (("", *entry.orders) if entry.adapts else entry.orders or ("",))
     }
     return [*plain, *(f"{name}, no cv" for name, entry in plain.items() if entry.controls)]
 
@@ -63,7 +65,7 @@ def policy_values(policy: str) -> dict[str, object]:
     kind, _, order = name.partition(" ")
     return {
         "policy.kind": kind,
-        "policy.order": order or "codes",
+        "policy.order": order or "auto",
         "policy.control_variate": suffix != "no cv",
     }
 

@@ -24,7 +24,9 @@ def prepare(built: Built) -> Callable[[Session], Findings]:
     """Compile the policy of an experiment into weights of the constrained transformer; nothing is trained.
 
     Args:
-        built: policy `adaptive`, one channel, the complete graph, a binary orthonormal tree.
+        built: policy `adaptive`, one channel, the complete graph, a binary orthonormal tree. A belief from
+            the exact law of fields is replaced by the joint one, which takes them for Gaussian: one number
+            of a workspace then holds what a field said.
 
     Returns:
         What runs agent and weights. Its findings have a frame `rows` (source: agent or compiled, round, risk,
@@ -36,6 +38,8 @@ def prepare(built: Built) -> Callable[[Session], Findings]:
 
     Source: THEORY.md section 8, two systems, one computation.
     """
+    if built.experiment.policy.belief == "exact":
+        built = built.varied({"policy.belief": "joint"})
     experiment = built.experiment
     if not isinstance(built.policy, Adaptive):
         raise UsageError("policy.kind", experiment.policy.kind, '"adaptive", which is what can be compiled')

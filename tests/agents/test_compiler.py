@@ -9,7 +9,7 @@ import torch
 
 from agents.channel import Channel
 from agents.codebook import principal
-from agents.inference.posterior import Inference
+from agents.inference.gaussian import GaussianInference
 from agents.policies.adaptive import Adaptive
 from agents.policies.learned import Learned
 from agents.prior import Prior, matched_gaussian, tree
@@ -32,6 +32,7 @@ def experiment(
 ) -> Experiment:
     return Experiment().with_values(
         {
+            "policy.belief": "joint",
             "prior.levels": levels,
             "prior.dim": 2**levels - 1,
             "channel.noise": noise,
@@ -223,7 +224,7 @@ def test_error_falls_with_the_fourth_power_of_the_knots() -> None:
     ],
 )
 def test_priors_that_are_not_covered_are_refused(prior: Prior, message: str) -> None:
-    agent = Adaptive(Inference(prior, principal(prior), 0.1, Channel().variance), 1, True)
+    agent = Adaptive(GaussianInference(prior, principal(prior), 0.1, Channel().variance), 1, True)
     with pytest.raises(ValueError, match=message):
         compile_policy(agent, 32, 2)
 

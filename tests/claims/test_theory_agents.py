@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from agents.channel import Channel, Field
 from agents.codebook import pooled, principal
-from agents.inference.posterior import Inference
+from agents.inference.gaussian import GaussianInference
 from agents.policies.adaptive import Adaptive
 from agents.policies.static import Static, in_turn
 from agents.prior import matched_gaussian, tree
@@ -54,7 +54,7 @@ def build(prior, kind, control_variate, tokens, noise, channels=1, joint=True, s
     # A clip that no message reaches, and a step as fine as that of 24 bits at the usual clip.
     channel = Channel(channels, bits=28, clip=128.0, noise=noise)
     codebook = pooled(prior) if kind == "pooled" else principal(prior)
-    inference = Inference(prior, codebook, LABEL_NOISE, channel.variance, joint)
+    inference = GaussianInference(prior, codebook, LABEL_NOISE, channel.variance, joint)
     schedule = None if kind == "adaptive" else in_turn(len(codebook), ROUNDS, channels)
     if schedule is None:
         policy = Adaptive(inference, channels, control_variate)
@@ -138,7 +138,7 @@ def same_belief(prior, channels, joint, control_variate, noise, rounds=4, prompt
     """Both beliefs on the same fields: posterior means, and variances of all codes [L, prompts, ...]."""
     codebook = principal(prior)
     generator = np.random.default_rng(55)
-    inference = Inference(prior, codebook, LABEL_NOISE, noise, joint)
+    inference = GaussianInference(prior, codebook, LABEL_NOISE, noise, joint)
     schedule = in_turn(len(codebook), rounds, channels)
     setting = Setting(
         prior, codebook, "static", rounds, channels, 20.0, LABEL_NOISE, noise,
@@ -155,7 +155,7 @@ def same_belief(prior, channels, joint, control_variate, noise, rounds=4, prompt
         column = np.broadcast_to(np.array(codes)[None, :, None], (1, channels, prompts))
         effective = np.full((1, channels, prompts), 20.0)
         spoken = control.T[None] if control_variate else None
-        belief = inference.hear(belief, Field(column, values.T[None], effective, effective[:, 0]), spoken)
+        belief = inference.hear(belief, Field(column, values.T[None], effective, effective[:, 0]), spoken, 1)
         posterior = condition(prior, record)
         pairs.append((inference.estimate(belief)[0].T, posterior.mean()))
         variances = posterior.variances(prior, codebook.directions)

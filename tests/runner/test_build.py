@@ -13,7 +13,7 @@ import pytest
 from jaxtyping import Integer
 
 import runner.built
-from agents.inference.posterior import Belief
+from agents.inference.gaussian import GaussianBelief
 from agents.policies import POLICIES
 from agents.policies.base import PolicyEntry
 from agents.policies.bayesian import Bayesian, inference_of, numbers_of_a_belief, principal_codes
@@ -36,7 +36,7 @@ SMALL = Experiment().with_values({"task.prompts": 20, "task.tokens": 8, "run.rou
 class Rotating(Bayesian):
     """Asks one code after the other."""
 
-    def choose(self, belief: Belief, round: int) -> Integer[np.ndarray, "n K B"]:
+    def choose(self, belief: GaussianBelief, round: int) -> Integer[np.ndarray, "n K B"]:
         tokens, _, prompts = belief.log_weights.shape
         return np.full((tokens, self.channels, prompts), (round - 1) % self.codes)
 
@@ -197,7 +197,7 @@ def test_a_token_that_fails_is_reported_by_its_own_error() -> None:
     """And the same on Ray: see test_engines."""
 
     class Broken(Rotating):
-        def choose(self, belief: Belief, round: int) -> Integer[np.ndarray, "n K B"]:
+        def choose(self, belief: GaussianBelief, round: int) -> Integer[np.ndarray, "n K B"]:
             raise FloatingPointError("a token of mine")
 
     policy = Broken(build(SMALL).policy.inference, 1, True)  # type: ignore[attr-defined]

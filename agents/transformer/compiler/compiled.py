@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from agents.inference.gaussian import GaussianInference
 from agents.policies.adaptive import Adaptive
 from agents.policies.learned import Learned
 from agents.transformer.compiler.bundles import bundled, common_slopes
@@ -78,24 +79,26 @@ def compile_policy(
     messages. K = 1; each layer has one hidden layer of ReLUs. Only float64 resolves its decisions.
 
     Args:
-        policy: the agent, with one channel; its prior a binary orthonormal tree without jitter.
+        policy: the agent, with one channel and a belief in Gaussian fields; its prior a binary orthonormal
+            tree without jitter.
         tokens: N.
         rounds: L.
         precision: how closely.
         largest: largest magnitude of a field: the channel's clip.
 
     Raises:
-        ValueError: if the agent has no such prior or more channels, or takes more bundles than allowed.
+        ValueError: if the agent has another prior or belief or more channels, or takes more bundles than
+            allowed.
 
     Source: THEORY.md section 8, two systems, one computation.
 
     Example:
-        >>> from agents.inference.posterior import Inference
+        >>> from agents.inference.gaussian import GaussianInference
         >>> from agents.codebook import principal
         >>> from agents.policies.adaptive import Adaptive
         >>> from agents.prior import tree
         >>> prior = tree(2, 2, 0.8, 3)
-        >>> agent = Adaptive(Inference(prior, principal(prior), 0.1, channel_variance=1.0), 1, True)
+        >>> agent = Adaptive(GaussianInference(prior, principal(prior), 0.1, channel_variance=1.0), 1, True)
         >>> compiled = compile_policy(agent, tokens=32, rounds=2)
         >>> compiled.histories[1][0].codes.tolist(), compiled.learned.readout.shape[0]
         ([0], 3)
@@ -176,6 +179,8 @@ def _check(policy: Adaptive, tokens: float, rounds: int) -> None:
         ValueError: naming it.
     """
     prior, book = policy.inference.prior, policy.inference.codebook
+    if not isinstance(policy.inference, GaussianInference):
+        raise ValueError("only agents that take fields for Gaussian can be compiled, those of a joint belief")
     if policy.channels != 1:
         raise ValueError(f"only agents with 1 channel can be compiled, this one has {policy.channels}")
     if prior.factor.shape[1] or prior.branches.shape[1] == 0:

@@ -102,12 +102,12 @@ def beginning(policy: Bayesian, rounds: int) -> History:
     """The one history in which nothing was heard, with `rounds` questions to come.
 
     Example:
-        >>> from agents.inference.posterior import Inference
+        >>> from agents.inference.gaussian import GaussianInference
         >>> from agents.codebook import principal
         >>> from agents.policies.adaptive import Adaptive
         >>> from agents.prior import tree
         >>> prior = tree(2, 2, 0.8, 3)
-        >>> agent = Adaptive(Inference(prior, principal(prior), 0.1, 0.0), 1, True)
+        >>> agent = Adaptive(GaussianInference(prior, principal(prior), 0.1, 0.0), 1, True)
         >>> beginning(agent, rounds=2).asks
         0
     """
@@ -129,7 +129,7 @@ def outlook(policy: Bayesian, history: History, tokens: float) -> Outlook:
     surprise = policy.absorb(state, nothing, rounds + 1).belief.heard[-1]
     deviation = 1.0 / surprise.scale[0].T
     predicted = -surprise.innovation[0].T * deviation
-    return Outlook(state, state.belief.atoms()[0].T, predicted, deviation, offsets)
+    return Outlook(state, policy.inference.atoms(state.belief)[0].T, predicted, deviation, offsets)
 
 
 def survey(
@@ -171,7 +171,7 @@ def survey(
     choices = min(left, policy.codes)
     ranks = _ranks(policy, state, rounds + 2, choices).reshape(lines, GRID, choices)
     estimates = np.moveaxis(state.vector[0], 0, 1).reshape(lines, GRID, -1)
-    atoms = state.belief.atoms()[0].T[:GRID]
+    atoms = policy.inference.atoms(state.belief)[0].T[:GRID]
     noise = float(weights @ deviation)
     return Survey(z, slope, view.offsets, share, densities, atoms, estimates, ranks, silent, noise)
 
@@ -202,6 +202,8 @@ def _field(codes: Int[np.ndarray, " S"], values: Float[np.ndarray, " S"], tokens
 
 def _repeated(tree: Any, times: int) -> Any:
     """Every array of a nest of tuples, each prompt `times` in a row."""
+    if tree is None:
+        return None
     if isinstance(tree, np.ndarray):
         return np.repeat(tree, times, axis=-1)
     parts = [_repeated(part, times) for part in tree]

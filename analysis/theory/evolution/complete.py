@@ -7,10 +7,12 @@ law of the fields determine the risk. The cost does not depend on N.
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from agents.prior import Prior
 from analysis.statistics import standard_error
-from analysis.theory.evolution.fields import BLOCK, ExactLaw, GaussianLaw, draw
+from analysis.theory.evolution.answers import Answers
+from analysis.theory.evolution.fields import BLOCK, Draws, ExactLaw, GaussianLaw, draw
 from analysis.theory.evolution.posterior import (
     Average,
     Posterior,
@@ -25,6 +27,7 @@ from analysis.theory.setting import Setting
 
 Form = Literal["gaussian", "exact"]
 _TIE = 1e-9  # posterior variances closer than this count as equal: the lower index is asked
+_LEAST_LABEL_NOISE = 1e-6  # of an own example
 _NUMBERS = 2_000_000  # numbers in the largest array of a chunk of blocks
 
 
@@ -76,7 +79,7 @@ def evolve(setting: Setting, form: Form, samples: int, seed: int) -> Prediction:
     """
     if form == "exact" and setting.effective != int(setting.effective):
         raise ValueError(f"the exact form needs an integer number of tokens, got {setting.effective}")
-    few = chunks(setting, range(-(-samples // BLOCK)), setting.prior.dim + 1)
+    few = chunks(setting, range(-(-samples // BLOCK)), setting.prior.dim + 2)
     parts = [_evolve_blocks(setting, form, seed, blocks) for blocks in few]
     errors = np.concatenate(parts, axis=1)[:, :samples] / setting.prior.power()
     return Prediction(errors.mean(axis=1), standard_error(errors), errors)
@@ -88,6 +91,8 @@ def chunks(setting: Setting, blocks: range, columns: int) -> list[range]:
     dim, rank = setting.prior.factor.shape
     # Per atom: covariance of the fields with right-hand sides and offsets, forms; per sample: Gram factor.
     per_atom = (asked + 1) * (asked + 1 + rank + dim) + (dim**2 if rank else 0)
+    if setting.exact:
+        per_atom *= 9  # one for each node of the quadrature
     width = len(setting.prior.weights) * per_atom + (dim + 1) * columns
     stride = max(_NUMBERS // (width * BLOCK), 1)
     return [blocks[k : k + stride] for k in range(0, len(blocks), stride)]
@@ -101,25 +106,69 @@ def quantiser_of(setting: Setting) -> Quantiser:
 
 def _evolve_blocks(setting: Setting, form: Form, seed: int, blocks: range) -> Float[np.ndarray, "rounds n"]:
     """Squared error after each round, for the samples of some blocks."""
-    draws = draw(setting.prior, (int(setting.effective),), (setting.rounds, setting.channels), seed, blocks)
+    draws = draw(setting.prior, groups_of(setting), (setting.rounds, setting.channels), seed, blocks)
     truth, quantiser = draws.truth, quantiser_of(setting)
     scale = (setting.effective, setting.label_noise, setting.analogue_variance)
     law = ExactLaw(*scale, truth, draws.gram) if form == "exact" else GaussianLaw(*scale, truth)
+    own = _own_example(setting, draws)
+    answers = Answers(setting, len(truth)) if setting.exact else None
     record = start(setting.prior, len(truth))
     belief = condition(setting.prior, record)
-    errors = [((belief.mean() - truth) ** 2).sum(axis=1)]
+    errors = [((_told(setting.prior, belief, own).mean() - truth) ** 2).sum(axis=1)]
     for round in range(1, setting.rounds + 1):
         control = belief.mean() if setting.control_variate else np.zeros_like(truth)
-        asked = setting.codebook.directions[choose(setting, belief, round)]
+        codes = choose(setting, belief, round)
+        asked = setting.codebook.directions[codes]
         values = law.fields(asked, control, draws.fresh[round - 1].T)
         if np.isfinite(setting.clip):
             values = quantiser.transmit(
                 values, asked, truth - control, control, draws.distortion[round - 1].T
             )
-        record = extend(setting, record, belief, asked, control, values)
-        belief = condition(setting.prior, record)
-        errors.append(((belief.mean() - truth) ** 2).sum(axis=1))
+        if answers is not None:
+            answers.hear(codes, control, values)
+            belief = answers.belief()
+        else:
+            record = extend(setting, record, belief, asked, control, values)
+            belief = condition(setting.prior, record)
+        errors.append(((_told(setting.prior, belief, own).mean() - truth) ** 2).sum(axis=1))
     return np.stack(errors)
+
+
+def groups_of(setting: Setting) -> tuple[int, ...]:
+    """Tokens whose Gram matrices are drawn apart: the token itself, where its own example counts."""
+    tokens = int(setting.effective)
+    return (1, tokens - 1) if setting.own_example and tokens > 1 else (tokens,)
+
+
+def _own_example(setting: Setting, draws: Draws) -> tuple[Float[np.ndarray, "n d"], ...] | None:
+    """Input and label of the token itself, up to a common sign; None where it does not count."""
+    if not setting.own_example:
+        return None
+    inputs = draws.gram[:, :-1, 0]
+    label = (inputs * draws.truth).sum(axis=1) + setting.label_noise * draws.gram[:, -1, 0]
+    noise = np.full(len(label), max(setting.label_noise, _LEAST_LABEL_NOISE) ** 2)
+    return inputs, label, noise
+
+
+def _told(
+    prior: Prior, belief: Posterior, example: tuple[Float[np.ndarray, "n ..."], ...] | None
+) -> Posterior:
+    """The belief with one whole example, a measurement x.w with the label's noise."""
+    if example is None:
+        return belief
+    inputs, label, noise = example
+    forms = belief.forms(prior)
+    variance = np.broadcast_to(noise[:, None], belief.weights.shape)
+    residual = label[:, None] - (belief.means @ inputs[..., None])[..., 0]
+    means = belief.means
+    if forms is not None:
+        image = (forms @ inputs[:, None, :, None])[..., 0]
+        variance = variance + (image * inputs[:, None]).sum(axis=2)
+        means = means + image * (residual / variance)[..., None]
+    with np.errstate(divide="ignore"):
+        logs = np.log(belief.weights) - 0.5 * (np.log(variance) + residual**2 / variance)
+    weights = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return belief._replace(weights=weights / weights.sum(axis=1, keepdims=True), means=means)
 
 
 def choose(
@@ -130,6 +179,8 @@ def choose(
     if setting.schedule is not None:
         return np.broadcast_to(np.array(setting.schedule[round - 1]), (size, setting.channels))
     variances = belief.variances(setting.prior, setting.codebook.directions)
+    if setting.order == "level":
+        variances = variances + 2.0 * setting.prior.power() * foremost(setting, belief.weights, round)
     if asked is not None:  # no variance is as large as E|w|^2
         np.subtract.at(variances, (np.arange(size)[:, None], asked), 2.0 * setting.prior.power())
     chosen = np.empty((size, setting.channels), dtype=np.int64)
@@ -137,6 +188,30 @@ def choose(
         chosen[:, rank] = (variances >= variances.max(axis=1, keepdims=True) - _TIE).argmax(axis=1)
         variances[np.arange(size), chosen[:, rank]] = -np.inf
     return chosen
+
+
+def foremost(setting: Setting, weights: Float[np.ndarray, "*n M"], round: int) -> Bool[np.ndarray, "*n C"]:
+    """Whether a code is of the likeliest node of the level whose turn it is; none after the last level.
+
+    Args:
+        setting: its prior is a tree.
+        weights: posterior of the atoms.
+        round: 1, 2, ...
+
+    Source: THEORY.md section 5, level by level.
+    """
+    prior, scales = setting.prior, setting.codebook.scales
+    found = np.zeros((*weights.shape[:-1], len(scales)), dtype=bool)
+    for level in range(1, prior.branches.shape[1] + 1):
+        above = prior.branches[:, level - 2] if level > 1 else np.zeros(len(prior.atoms), dtype=int)
+        codes = np.flatnonzero(scales == level).reshape(int(above.max()) + 1, -1)
+        round -= -(-codes.shape[1] // setting.channels)
+        if round <= 0:
+            mass = weights @ (above[:, None] == np.arange(len(codes)))
+            likeliest = (mass >= mass.max(axis=-1, keepdims=True) - _TIE).argmax(axis=-1)
+            np.put_along_axis(found, codes[likeliest], True, axis=-1)
+            break
+    return found
 
 
 def extend(
@@ -170,9 +245,9 @@ def extend(
     if average is None:
         one = 1.0 / setting.effective
         average = Average(one, one, setting.channel_variance * one)
-    share = np.full(before + channels, average.own)
-    share[:before] = average.earlier
-    rows = (rows if setting.joint else rows * own) * share + average.channel * own
+    share = np.full((len(values), before + channels), average.own)
+    share[:, :before] = average.earlier
+    rows = (rows if setting.joint else rows * own) * share[:, None, None] + average.channel * own
     signals = directions @ prior.factor
     rows = rows + (signals[:, before:] @ signals.swapaxes(1, 2))[:, None]
     covariance = record.covariance

@@ -53,9 +53,9 @@ def evolve_on_graph(
 ) -> LocalPrediction:
     """Predict the risk of each position after each round by drawing what it hears, never what others believe.
 
-    In each phase a position asks K codes under its belief. After h hops it takes the mean that it holds for
-    one measurement of N_eff(i, h) tokens, in place of that of h - 1 hops, and keeps that of T hops. All
-    tokens within T hops are taken to ask its own codes with its own control: the prediction is optimistic
+    In each phase a position asks K codes under its belief. After h hops it holds a mean of N_eff(i, h)
+    tokens, and takes the most precise of those of the phase for one measurement. All tokens within T hops
+    are taken to ask its own codes with its own control: the prediction is optimistic
     where neighbours disagree about what to ask. The first message passes the channel with its clip; what
     is passed on gains noise and rounding, but is not clipped again.
 
@@ -173,6 +173,7 @@ def _evolve_blocks(
     )
     wire, record = RelayChannel(setting, hops, truth), start(prior, len(truth))
     belief, history = condition(prior, record), np.empty((len(truth), 0), dtype=np.int64)
+    taken = history  # the hop of each mean that was kept
     errors = [((belief.mean() - truth) ** 2).sum(axis=1)]
     for phase, turn in enumerate(turns):
         control = belief.mean() if setting.control_variate else np.zeros_like(truth)
@@ -180,14 +181,19 @@ def _evolve_blocks(
         asked, history = setting.codebook.directions[codes], np.concatenate([history, codes], axis=1)
         relay.ask(asked, control, np.stack([draws.fresh[phase].T, *more[phase, 0]]))
         wire.ask(asked, control, np.stack([draws.distortion[phase].T, *more[phase, 1]]))
-        earlier = [past - 1 for past in turns[:phase] for _ in range(setting.channels)]
-        opening, kept = belief, record
+        opening, kept, least = belief, record, np.full(len(truth), np.inf)
+        best = np.zeros(len(truth), dtype=np.int64)
+        spread = opening.spread_of_w(prior) if setting.control_variate else prior.power()
         for hop in range(turn):
             held = wire.hold(hop, relay.after(hop), more[phase, 2, hop])
-            average = hops.average(hop, earlier, setting.channel_variance)
-            record = extend(setting, kept, opening, asked, control, held, average)
+            average = hops.average(hop, taken, setting.channel_variance)
+            variance = (spread + setting.label_noise**2) * average.own + average.channel
+            longer = extend(setting, kept, opening, asked, control, held, average)
+            record = longer if not hop else longer.where(variance < least, record)
+            best, least = np.where(variance < least, hop, best), np.minimum(variance, least)
             belief = condition(prior, record)
             errors.append(((belief.mean() - truth) ** 2).sum(axis=1))
+        taken = np.concatenate([taken, np.repeat(best[:, None], setting.channels, axis=1)], axis=1)
     return np.stack(errors)
 
 

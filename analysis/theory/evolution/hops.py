@@ -51,12 +51,12 @@ class Hops(NamedTuple):
         triangle = np.linalg.qr((self.weights * np.sqrt(self.counts)).T)[1].T
         return triangle * np.where(np.diagonal(triangle) < 0, -1.0, 1.0)
 
-    def average(self, hop: int, earlier: list[int], channel_variance: float) -> Average:
+    def average(self, hop: int, earlier: Int[Array, "n T"], channel_variance: float) -> Average:
         """What a token believes of the mean after `hop` + 1 hops: the smaller group is part of the larger.
 
         Args:
             hop: index of the hop, 0..T-1.
-            earlier: the last hop of each measurement that was kept.
+            earlier: the hop of each measurement that was kept, sample by sample.
             channel_variance: of one message.
         """
         effective = self.effective

@@ -7,7 +7,7 @@ Axes: n samples, M atoms, T fields, K channels, d dimensions, R rank of the Gaus
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from agents.prior import Prior
 
@@ -39,6 +39,13 @@ class Record(NamedTuple):
             np.concatenate([self.offsets, repeated], axis=2),
         )
 
+    def where(self, chosen: Bool[Array, " n"], other: "Record") -> "Record":
+        """The samples of this record that are chosen, and the rest from another one of the same questions."""
+        return self._replace(
+            values=np.where(chosen[:, None], self.values, other.values),
+            covariance=np.where(chosen[:, None, None, None], self.covariance, other.covariance),
+        )
+
 
 class Posterior(NamedTuple):
     """Belief about w: with weights[m], w = means[m] + factor (z - E z), Cov z = spread[m].
@@ -56,6 +63,12 @@ class Posterior(NamedTuple):
     def mean(self) -> Float[Array, "n d"]:
         """Posterior mean of w."""
         return (self.weights[:, None] @ self.means)[:, 0]
+
+    def spread_of_w(self, prior: Prior) -> Float[Array, " n"]:
+        """Expected squared distance of w from its posterior mean."""
+        offset = self.means - self.mean()[:, None]
+        within = np.trace(self.spread @ (prior.factor.T @ prior.factor), axis1=2, axis2=3)
+        return (self.weights * ((offset**2).sum(axis=2) + within)).sum(axis=1)
 
     def forms(self, prior: Prior) -> Float[Array, "n M d d"] | None:
         """Posterior covariance of w under each atom; None if the prior is discrete."""
@@ -79,12 +92,12 @@ class Average(NamedTuple):
     Attributes:
         own: variance of the mean over that of one token, 1/N_eff.
         earlier: covariance with the means of earlier rounds, over that of one token: one number, or one for
-            each of them.
+            each sample and mean.
         channel: variance that the channel adds to the mean.
     """
 
     own: float
-    earlier: float | Float[Array, " T"]
+    earlier: float | Float[Array, "n T"]
     channel: float
 
 

@@ -1,10 +1,10 @@
-"""The exact posterior over the mixture, given everything heard so far.
+"""The posterior over the mixture if each field is taken for Gaussian, which it is for many tokens.
 
-A field is the mean of n messages about w along one direction, by the central limit theorem a Gaussian
-measurement. The same tokens speak in every round, so the noise of two rounds is correlated; and its
-size depends on how far the senders' control was from w. Both are known under each atom, so each atom
-keeps its own whitened record of what was heard: row by row a Cholesky factor of the covariance of the
-fields, their innovations, and what they say about the Gaussian part of w.
+A field is the mean of n messages about w along one direction. The same tokens speak in every round, so the
+noise of two rounds is correlated; and its size depends on how far the senders' control, taken to be the
+listener's own, was from w. Both are known under each atom, so each atom keeps its own whitened record of
+what was heard: row by row a Cholesky factor of the covariance of the fields, their innovations, and what
+they say about the Gaussian part of w.
 """
 
 from dataclasses import dataclass
@@ -12,18 +12,17 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Int, Integer
 
 from agents.channel import Field
-from agents.codebook import Codebook
+from agents.inference.base import LEAST_LABEL_NOISE, Inference, log_prior, normalised
 from agents.inference.noise import Measurement, MessageNoise, Noise, shared
-from agents.prior import Prior
 from agents.reductions import components, dot, fold
 
 Array = np.ndarray
 
 
-class Belief(NamedTuple):
+class GaussianBelief(NamedTuple):
     """Posterior in the form that the next measurement needs.
 
     Attributes:
@@ -36,15 +35,10 @@ class Belief(NamedTuple):
     gaussian: Float[Array, "n M R B"]
     heard: tuple[Measurement, ...]
 
-    def atoms(self) -> Float[Array, "n M B"]:
-        """Posterior probability of each atom."""
-        weights = np.exp(self.log_weights - self.log_weights.max(axis=1, keepdims=True))
-        return np.asarray(weights / fold(weights)[:, None])
-
 
 @dataclass(frozen=True, eq=False)
-class Inference:
-    """The one update rule, for any prior of the family.
+class GaussianInference(Inference[GaussianBelief]):
+    """The update rule for Gaussian fields, for any prior of the family.
 
     Attributes:
         prior: prior over w.
@@ -57,22 +51,16 @@ class Inference:
 
     Example:
         >>> from agents.codebook import principal
-        >>> from agents.channel import Field
         >>> from agents.prior import tree
         >>> prior = tree(1, 2, 1.0, 1)
-        >>> inference = Inference(prior, principal(prior), label_noise=0.0, channel_variance=1.0)
+        >>> inference = GaussianInference(prior, principal(prior), label_noise=0.0, channel_variance=1.0)
         >>> belief = inference.start(tokens=1, prompts=1)
-        >>> one = np.ones((1, 1))
-        >>> heard = inference.hear(
-        ...     belief, Field(np.zeros((1, 1, 1), int), one[None], 50 * one[None], 50 * one), None)
-        >>> abs(float(inference.estimate(heard).item())) > 0.99
+        >>> one = np.ones((1, 1, 1))
+        >>> field = Field(np.zeros((1, 1, 1), int), one, 50 * one, 50 * one[0])
+        >>> abs(float(inference.estimate(inference.hear(belief, field, None, 1)).item())) > 0.99
         True
     """
 
-    prior: Prior
-    codebook: Codebook
-    label_noise: float
-    channel_variance: float
     joint: bool = True
 
     @cached_property
@@ -80,30 +68,16 @@ class Inference:
         """The noise of the fields."""
         return MessageNoise(self.prior, self.codebook, self.label_noise, self.channel_variance, self.joint)
 
-    def start(self, tokens: int, prompts: int) -> Belief:
-        """The prior, before anything was heard."""
+    def start(self, tokens: int, prompts: int, positions: Int[Array, " n"] | None = None) -> GaussianBelief:
+        """The prior; the law of a field is the same everywhere, so that no position is read."""
         count, rank = len(self.prior.weights), self.prior.factor.shape[1]
-        with np.errstate(divide="ignore"):
-            logs = np.log(self.prior.weights)
-        return Belief(
-            np.broadcast_to(logs[None, :, None], (tokens, count, prompts)).copy(),
-            np.zeros((tokens, count, rank, prompts)),
-            (),
-        )
+        nothing = np.zeros((tokens, count, rank, prompts))
+        return GaussianBelief(log_prior(self.prior, tokens, prompts), nothing, ())
 
     def hear(
-        self,
-        belief: Belief,
-        field: Field,
-        control: Float[Array, "n d B"] | None,
-    ) -> Belief:
-        """Update on the K means of one round.
-
-        Args:
-            belief: belief at the start of the round, which predicts the noise of all K means.
-            field: what was heard.
-            control: control variate in this round's messages; None without it.
-        """
+        self, belief: GaussianBelief, field: Field, control: Float[Array, "n d B"] | None, round: int
+    ) -> GaussianBelief:
+        """Update on the K means of one round; the belief before it predicts the noise of all of them."""
         before = belief
         for channel in range(field.codes.shape[1]):
             asked = field.codes[:, channel]
@@ -115,14 +89,53 @@ class Inference:
             belief = self._hear_one(belief, noise, asked, value, effective, field.around)
         return belief
 
-    def estimate(self, belief: Belief) -> Float[Array, "n d B"]:
+    def told(
+        self, belief: GaussianBelief, inputs: Float[Array, "n d B"], labels: Float[Array, "n B"]
+    ) -> GaussianBelief:
+        """The belief with one whole example: under each atom a step of the Kalman filter."""
+        columns = list(np.moveaxis(inputs, 1, 0)[:, :, None])
+        residual = labels[:, None] - dot(columns, self._atom_means(belief))
+        signals = [dot(columns, list(column)) for column in self.prior.factor.T]
+        images = [np.broadcast_to(signal, belief.log_weights.shape) for signal in signals]
+        for past in belief.heard if signals else ():
+            parts = list(np.moveaxis(past.gain, 2, 0))
+            seen = dot(parts, signals)
+            images = [image - seen * part for image, part in zip(images, parts, strict=True)]
+        variance = max(self.label_noise, LEAST_LABEL_NOISE) ** 2 + (dot(images, signals) if signals else 0.0)
+        evidence = -0.5 * (np.log(variance) + residual * residual / variance)
+        gaussian = belief.gaussian.copy()
+        for r, image in enumerate(images):
+            gaussian[:, :, r] += image * residual / variance
+        return belief._replace(log_weights=belief.log_weights + evidence, gaussian=gaussian)
+
+    def atoms(self, belief: GaussianBelief) -> Float[Array, "n M B"]:
+        """Posterior probability of each atom."""
+        return normalised(belief.log_weights)
+
+    def spread(self, belief: GaussianBelief) -> Float[Array, "n B"]:
+        """Expected squared distance of w from its posterior mean."""
+        mean = list(np.moveaxis(self.estimate(belief), 1, 0)[:, :, None])
+        offset = [atom - part for atom, part in zip(self._atom_means(belief), mean, strict=True)]
+        within = self.noise.gaussian_spread(belief.heard)
+        return fold(self.atoms(belief) * (dot(offset, offset) + within))
+
+    def asked(self, belief: GaussianBelief) -> Int[Array, "n C B"]:
+        """How often each code was asked."""
+        tokens, _, prompts = belief.log_weights.shape
+        times = np.zeros((tokens, len(self.codebook), prompts), dtype=np.int64)
+        for past in belief.heard:
+            code = past.code[:, None]
+            np.put_along_axis(times, code, np.take_along_axis(times, code, 1) + 1, 1)
+        return times
+
+    def estimate(self, belief: GaussianBelief) -> Float[Array, "n d B"]:
         """Posterior mean of w."""
-        weights = belief.atoms()
+        weights = self.atoms(belief)
         return np.stack([fold(weights * mean) for mean in self._atom_means(belief)], axis=1)
 
-    def variances(self, belief: Belief) -> Float[Array, "n C B"]:
+    def variances(self, belief: GaussianBelief) -> Float[Array, "n C B"]:
         """Posterior variance u' Cov[w] u along each direction u of the codebook."""
-        weights = belief.atoms()
+        weights = self.atoms(belief)
         means = self._atom_means(belief)
         forms = self.noise.forms
         result = np.empty((weights.shape[0], len(self.codebook), weights.shape[2]))
@@ -138,19 +151,19 @@ class Inference:
             result[:, code] = fold(weights * spread)
         return result
 
-    def _atom_means(self, belief: Belief) -> list[Float[Array, "n M B"]]:
+    def _atom_means(self, belief: GaussianBelief) -> list[Float[Array, "n M B"]]:
         """Posterior mean of w under each atom, one array for each dimension."""
         return self.noise.located(belief.gaussian)
 
     def _hear_one(
         self,
-        belief: Belief,
+        belief: GaussianBelief,
         noise: Noise,
         code: Integer[Array, "n B"],
         value: Float[Array, "n B"],
         effective: Float[Array, "n B"],
         around: Float[Array, "n B"],
-    ) -> Belief:
+    ) -> GaussianBelief:
         """Whiten one field against the earlier ones: one more row of a Cholesky factor."""
         present = (effective > 0)[:, None]
         count = np.where(effective > 0, effective, 1.0)
@@ -185,7 +198,7 @@ class Inference:
         heard = Measurement(
             code, noise.control, noise.centre, effective, around, tuple(row), scale, innovation, gain
         )
-        return Belief(
+        return GaussianBelief(
             belief.log_weights + evidence,
             belief.gaussian + gain * innovation[:, :, None],
             (*belief.heard, heard),
