@@ -1,7 +1,7 @@
 """Run one experiment on an engine: batches of prompts, rounds, records, the risk."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,17 +151,9 @@ def simulate(
         return play(built, playing, batches, writer, observer, on_round)
 
 
-@contextmanager
-def opened(engine: Engine | None, experiment: Experiment) -> Iterator[Engine]:
+def opened(engine: Engine | None, experiment: Experiment) -> AbstractContextManager[Engine]:
     """The engine that was handed in; or the one that the experiment names, closed at the end."""
-    if engine is not None:
-        yield engine
-        return
-    own = open_engine(experiment)
-    try:
-        yield own
-    finally:
-        own.close()
+    return closing(open_engine(experiment)) if engine is None else nullcontext(engine)
 
 
 def open_engine(
