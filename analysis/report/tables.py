@@ -36,7 +36,7 @@ def by_depth(
     rows: pd.DataFrame,
     title: str,
     labels: Sequence[str],
-    cell: Callable[[pd.DataFrame], str],
+    cell: Callable[[pd.DataFrame], str] = lambda part: plus_minus(part.iloc[0]),
     section: str | None = None,
     across: str = "depth",
 ) -> Display:
@@ -46,13 +46,13 @@ def by_depth(
         rows: with the columns `labels`, `section` and `across`, and what `cell` reads.
         title: above the table.
         labels: columns that tell the lines apart.
-        cell: the text of a cell, from the rows that belong to it.
+        cell: the text of a cell, from the rows that belong to it; by default `plus_minus` of the only one.
         section: column that groups the lines.
         across: column whose values are spread over the columns.
 
     Example:
         >>> rows = pd.DataFrame({"source": "agents", "depth": [0, 1], "risk": [1.0, 0.5], "risk_se": 0.1})
-        >>> by_depth(rows, "risk", ["source"], lambda part: plus_minus(part.iloc[0])).cells.values.tolist()
+        >>> by_depth(rows, "risk", ["source"]).cells.values.tolist()
         [['agents', '1.0000±0.1000', '0.5000±0.1000']]
     """
     depths = sorted(rows[across].unique())

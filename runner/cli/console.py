@@ -5,7 +5,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,31 +15,37 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from analysis.report.tables import Display
+from analysis.report.tables import Display, by_depth
 from runner.simulation.simulate import Simulation
 from runner.studies.base import Findings
 from topology.mixing import Mixing
 from topology.picture import mask
 
+if TYPE_CHECKING:
+    from runner.prediction import Forecast
+
 _WIDEST = 60  # characters of a cell; what is longer is broken
 
 
+Answer = Callable[[dict[str, Any], Callable[[], None]], None]  # content, what prints it for people
+
+
 @contextmanager
-def clean_stdout(as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield what prints the answer. With --json, whatever anyone else prints goes to standard error.
+def answering(as_json: bool) -> Iterator[Answer]:
+    """Yield what gives the answer. With --json, whatever anyone else prints goes to standard error.
 
     Args:
-        as_json: print the answer as one JSON object; otherwise the answer is not printed.
+        as_json: print the answer as one JSON object; otherwise as it is printed for people.
     """
     if not as_json:
-        yield lambda content: None
+        yield lambda content, show: show()
         return
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
     answers: list[dict[str, Any]] = []
     try:
-        yield answers.append
+        yield lambda content, show: answers.append(content)
     finally:
         sys.stdout.flush()
         os.dup2(kept, 1)
@@ -93,8 +100,25 @@ def print_risk(risk: Sequence[float], error: Sequence[float], label: str) -> Non
     print_table(Display("", pd.DataFrame(cells)))
 
 
-def print_facts(facts: dict[str, Any]) -> None:
-    """What `check` found."""
+def print_trained(content: dict[str, Any], error: Sequence[float]) -> None:
+    """Risk by depth of a transformer that was trained, and where its weights are."""
+    print_risk(content["risk"], error, "depth read out")
+    print(
+        f"trained {content['steps']:,} steps in {content['seconds']:.1f} s; weights are kept in "
+        f"{content['weights']}"
+    )
+
+
+def print_forecast(found: "Forecast", figures: Sequence[Path]) -> None:
+    """What theory says, but for the Gaussian channel, which is another system."""
+    curves = found.curves[~found.curves["source"].str.startswith("channel")]
+    title = f"risk / E|w|² ± standard error, {found.facts['law']}"
+    print_table(by_depth(curves, title, ["source"], across="round"))
+    print("\n".join([*found.remarks(), *(f"figure: {path}" for path in figures)]))
+
+
+def print_check(facts: dict[str, Any], mixing: Mixing, figure: str | None) -> None:
+    """What `check` found, the locality graph as the mask of an attention, and where its figure is."""
     table = Table("", "", show_header=False, box=None)
     for key, value in facts.items():
         if value is None:
@@ -103,12 +127,10 @@ def print_facts(facts: dict[str, Any]) -> None:
             shown = f"{value:,}" if isinstance(value, int) else str(value)
         table.add_row(key.replace("_", " "), shown)
     Console().print(table)
-
-
-def print_graph(mixing: Mixing) -> None:
-    """The locality graph as the mask of an attention."""
     across = "sender" if mixing.tokens <= 128 else "sender, the darker the more links"
     print(f"\nwho hears whom: a row for each receiver, a column for each {across}\n\n{mask(mixing)}")
+    if figure:
+        print(f"figure: {figure}")
 
 
 def print_findings(findings: Findings) -> None:

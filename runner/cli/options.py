@@ -1,19 +1,20 @@
-"""What the commands share: options, reading of files and presets, the engine."""
+"""What the commands share: options, reading of files and presets, where things are put."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from importlib.resources import files
+from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from runner.cli.console import Answer, answering
 from runner.config.experiment import Experiment, assignments, load
 from runner.config.studies import Comparison
-from runner.engines import Engine
 from runner.errors import UsageError, nearest
 from runner.progress import Progress
-from runner.simulation.simulate import open_engine
 from runner.storage.files import check_folder
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Experiment file (TOML) or preset.")]
@@ -29,50 +30,70 @@ AddressOption = Annotated[
 ]
 
 
-def load_file(file: str, settings: list[str] | None) -> Comparison:
-    """Read a file, or a preset by its name."""
-    presets = {
-        path.name.removesuffix(".toml"): path for path in files("runner.config").joinpath("presets").iterdir()
-    }
-    path = Path(file)
-    try:
-        exists = path.exists()
-    except (OSError, ValueError):  # a name that no file can have
-        exists = False
-    if not exists and file in presets:
-        path = Path(str(presets[file]))
-    elif not exists:
-        raise UsageError(
-            "FILE",
-            file,
-            f"the path of an experiment file, or a preset: {', '.join(sorted(presets))}",
-            nearest(file, presets),
-        )
-    return load(Comparison, path, assignments(settings or []))
+class Call(NamedTuple):
+    """What a command on an experiment file is called with.
 
-
-def check_out(out: Path, trains: bool) -> None:
-    """Refuse a folder that cannot be written, before anything is computed for it.
-
-    Args:
-        out: what --out names.
-        trains: whether weights will be kept in it.
-
-    Raises:
-        UsageError: saying why it cannot be written.
+    Attributes:
+        file: path of an experiment file, or name of a preset.
+        settings: overrides, key=value.
+        out: folder where runs and weights are kept.
+        answer: gives what the command found.
     """
-    for folder in (out, out / "weights")[: 1 + trains]:
-        check_folder(folder, "--out")
+
+    file: str
+    settings: list[str]
+    out: Path
+    answer: Answer
+
+    def load(self, *more: str) -> Comparison:
+        """Read the file, or the preset of that name, with the overrides and some more."""
+        presets = {
+            path.name.removesuffix(".toml"): path
+            for path in files("runner.config").joinpath("presets").iterdir()
+        }
+        path = Path(self.file)
+        try:
+            exists = path.exists()
+        except (OSError, ValueError):  # a name that no file can have
+            exists = False
+        if not exists and self.file in presets:
+            path = Path(str(presets[self.file]))
+        elif not exists:
+            possible = f"the path of an experiment file, or a preset: {', '.join(sorted(presets))}"
+            raise UsageError("FILE", self.file, possible, nearest(self.file, presets))
+        return load(Comparison, path, assignments([*self.settings, *more]))
+
+    def check_out(self, trains: bool = False) -> None:
+        """Refuse a folder that cannot be written, before anything is computed for it.
+
+        Args:
+            trains: whether weights will be kept in it.
+
+        Raises:
+            UsageError: saying why it cannot be written.
+        """
+        check_folder(self.out, "--out")
+        if trains:
+            check_folder(self.out / "weights", "--out")
 
 
-@contextmanager
-def engine_for(experiment: Experiment, address: str | None, progress: Progress) -> Iterator[Engine]:
-    """The engine that the experiment names, closed at the end."""
-    engine = open_engine(experiment, address, progress)
-    try:
-        yield engine
-    finally:
-        engine.close()
+def on_a_file(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options that all commands on an experiment file have, before its own."""
+
+    def called(
+        file: FileArgument,
+        settings: SetOption = None,
+        as_json: JsonOption = False,
+        out: OutOption = Path("runs"),
+        **own: Any,
+    ) -> None:
+        with answering(as_json) as answer:
+            command(Call(file, settings or [], out, answer), **own)
+
+    shared, own = (list(signature(part).parameters.values()) for part in (called, command))
+    found = wraps(command)(called)
+    vars(found)["__signature__"] = Signature([*shared[:-1], *own[1:]])  # which Typer reads
+    return found
 
 
 @contextmanager

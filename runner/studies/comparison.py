@@ -8,7 +8,7 @@ import pandas as pd
 
 from agents.transformer.model import Transformer
 from analysis.plots.risk import risk_against_depth
-from analysis.report.tables import by_depth, plus_minus
+from analysis.report.tables import by_depth
 from analysis.report.verdict import sentence
 from analysis.statistics import mean_over_prompts, paired_difference
 from analysis.theory.predict import infinite_tokens
@@ -88,7 +88,7 @@ def _run(
         folder,
         [write_figure(risk_against_depth(frame, caption), folder, "risk-against-depth")],
         {"max_difference": difference},
-        [by_depth(frame, title, ["source", "policy"], lambda part: plus_minus(part.iloc[0]), "prior")],
+        [by_depth(frame, title, ["source", "policy"], section="prior")],
     )
     findings.save()
     return findings

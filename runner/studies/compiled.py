@@ -10,7 +10,7 @@ import pandas as pd
 from agents.policies.adaptive import Adaptive
 from agents.policies.learned import Learned
 from agents.transformer.compiler import Compiled, compile_policy
-from analysis.report.tables import by_depth, plus_minus
+from analysis.report.tables import by_depth
 from analysis.statistics import paired_difference
 from runner.built import Built
 from runner.errors import UsageError
@@ -83,9 +83,8 @@ def _run(built: Built, weights: Built, compiled: Compiled, session: Session) -> 
         folder,
         [],
         {"width": width, "hidden": hidden, "difference": gap, "difference_se": error},
-        [by_depth(rows, "risk / E|w|² ± standard error", ["source"], lambda part: plus_minus(part.iloc[0]),
-                  across="round")],
-    )  # fmt: skip
+        [by_depth(rows, "risk / E|w|² ± standard error", ["source"], across="round")],
+    )
     findings.save()
     return findings
 
