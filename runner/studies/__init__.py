@@ -1,34 +1,22 @@
 """Studies: what is put side by side; a new one is a module here and an entry in `STUDIES`."""
 
 from collections.abc import Callable
+from importlib import import_module
 
 from runner.config.studies import Comparison
 from runner.studies.base import Findings, Session, Study
 
 
-def _locality(file: Comparison) -> Callable[[Session], Findings]:
-    from runner.studies.locality import prepare
-
-    return prepare(file)
-
-
-def _ablation(file: Comparison) -> Callable[[Session], Findings]:
-    from runner.studies.ablation import prepare
-
-    return prepare(file)
+def _module(name: str) -> Callable[[Comparison], Callable[[Session], Findings]]:
+    """What prepares the study of a module here, which is imported when it is asked for, and torch with it."""
+    return lambda file: import_module(f"runner.studies.{name}").prepare(file)
 
 
-def _comparison(file: Comparison) -> Callable[[Session], Findings]:
-    from runner.studies.comparison import prepare
-
-    return prepare(file)
-
-
-# Of a file with several tables the first that is found here counts; torch is imported when one is prepared.
+# Of a file with several tables the first that is found here counts.
 STUDIES: dict[str, Study] = {
-    "locality": Study(lambda file: file.locality is not None, _locality),
-    "ablation": Study(lambda file: file.ablation is not None, _ablation),
-    "compare": Study(lambda file: True, _comparison),
+    "locality": Study(lambda file: file.locality is not None, _module("locality")),
+    "ablation": Study(lambda file: file.ablation is not None, _module("ablation")),
+    "compare": Study(lambda file: True, _module("comparison")),
 }
 
 

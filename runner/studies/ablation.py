@@ -97,7 +97,7 @@ def _run(
         f"largest, and two standard errors over {comparison.task.prompts:,} prompts beyond"
     )
     figure = risk_by_ablation(rows, caption)
-    findings = Findings(
+    return Findings(
         {"rows": rows, "claims": claims},
         claims_sentence(claims),
         folder,
@@ -106,9 +106,7 @@ def _run(
             by_depth(rows, title, ["source", "policy"], median_over_seeds, "prior"),
             claims_table(claims),
         ],
-    )
-    findings.save()
-    return findings
+    ).saved()
 
 
 def _keys(comparison: Comparison, plan: AblationSection) -> Iterator[Key]:
@@ -140,29 +138,33 @@ def _curve(
 
 def _transformer_rows(wanted: dict[Key, Built], models: Models, session: Session) -> pd.DataFrame:
     """Risk of each model; those of one variant are scored on the same prompts at once."""
-    parts, groups = [], {key[:2]: built for key, built in wanted.items() if key[3] == 0}
-    with session.progress.task("scoring", len(groups)) as advance:
-        for done, ((prior, variant), deepest) in enumerate(groups.items()):
-            advance(done, f"{variant}, {prior}")
-            mine = {key: trained for key, trained in models.items() if key[:2] == (prior, variant)}
-            prompts = range(deepest.experiment.task.prompts)
-            risks = last_risks([trained.model() for trained in mine.values()], deepest, prompts)
-            means = mean_over_prompts(risks)
-            depths, seeds = ([key[place] for key in mine] for place in (2, 3))
-            rows = _rows("transformer", prior, variant, depths, means.value, means.error, seed=seeds)
-            parts.append(rows)
+    parts = []
+    for (prior, variant), deepest in session.each("scoring", _deepest(wanted), _told):
+        mine = {key: trained for key, trained in models.items() if key[:2] == (prior, variant)}
+        prompts = range(deepest.experiment.task.prompts)
+        risks = last_risks([trained.model() for trained in mine.values()], deepest, prompts)
+        depths, seeds = ([key[place] for key in mine] for place in (2, 3))
+        parts.append(_rows("transformer", prior, variant, depths, *mean_over_prompts(risks), seed=seeds))
     return pd.concat(parts)
 
 
 def _theory_rows(wanted: dict[Key, Built], plan: AblationSection, session: Session) -> pd.DataFrame:
     """What theory says of each variant, and by which rule."""
-    parts, groups = [], {key[:2]: built for key, built in wanted.items() if key[3] == 0}
-    with session.progress.task("theory", len(groups)) as advance:
-        for done, ((prior, variant), deepest) in enumerate(groups.items()):
-            advance(done, f"{variant}, {prior}")
-            found = predict_variant(deepest, plan.theory_samples)
-            parts.append(_curve("theory", prior, variant, found.risk, found.risk_se, rule=found.rule[1:]))
+    parts = []
+    for (prior, variant), deepest in session.each("theory", _deepest(wanted), _told):
+        found = predict_variant(deepest, plan.theory_samples)
+        parts.append(_curve("theory", prior, variant, found.risk, found.risk_se, rule=found.rule[1:]))
     return pd.concat(parts)
+
+
+def _deepest(wanted: dict[Key, Built]) -> dict[tuple[str, str], Built]:
+    """The deepest model of each prior and variant."""
+    return {key[:2]: built for key, built in wanted.items() if key[3] == 0}
+
+
+def _told(group: tuple[str, str]) -> str:
+    prior, variant = group
+    return f"{variant}, {prior}"
 
 
 def _priors(base: Built, wanted: dict[Key, Built], policy: str) -> dict[str, Built]:
@@ -174,12 +176,10 @@ def _priors(base: Built, wanted: dict[Key, Built], policy: str) -> dict[str, Bui
 
 def _agent_rows(base: Built, wanted: dict[Key, Built], session: Session) -> pd.DataFrame:
     """Explicit agents on the same prompts."""
-    parts, priors = [], _priors(base, wanted, "adaptive")
-    with session.progress.task("agents", len(priors)) as advance:
-        for done, (prior, built) in enumerate(priors.items()):
-            advance(done, f"adaptive, {prior}")
-            found = simulate(built, engine=session.engine)
-            parts.append(_curve("agents", prior, "adaptive", found.risk, found.risk_se))
+    parts = []
+    for prior, built in session.each("agents", _priors(base, wanted, "adaptive"), "adaptive, {}".format):
+        found = simulate(built, engine=session.engine)
+        parts.append(_curve("agents", prior, "adaptive", found.risk, found.risk_se))
     return pd.concat(parts)
 
 
@@ -199,14 +199,14 @@ def _baseline_rows(base: Built, plan: AblationSection, session: Session) -> pd.D
     depths, seed = range(1, experiment.run.rounds + 1), experiment.transformer.seed
     designs = [design_for(kind, depth, seed) for kind in plan.unconstrained for depth in depths]
     jobs = [baseline_job_of(base, design) for design in designs]
-    models = trained_baselines(jobs, session.weights, session.workers, session.progress)
+    trained = trained_baselines(jobs, session.weights, session.workers, session.progress)
+    models = dict(zip(designs, trained, strict=True))
     parts, prompts = [], range(min(_UNBOUNDED, experiment.task.prompts))
-    with session.progress.task("scoring, messages unbounded", len(models)) as advance:
-        for done, (design, model) in enumerate(zip(designs, models, strict=True)):
-            advance(done, f"{design.kind}, depth {design.layers}")
-            mean = mean_over_prompts(risk_on_prompts(model, base, prompts))
-            prior, depth = experiment.prior.kind, [design.layers]
-            parts.append(_rows("unconstrained", prior, design.kind, depth, mean.value, mean.error))
+    step = "scoring, messages unbounded"
+    for design, model in session.each(step, models, lambda one: f"{one.kind}, depth {one.layers}"):
+        means = mean_over_prompts(risk_on_prompts(model, base, prompts))
+        depth = [design.layers]
+        parts.append(_rows("unconstrained", experiment.prior.kind, design.kind, depth, *means))
     return pd.concat(parts) if parts else None
 
 
@@ -215,12 +215,10 @@ def _difference(wanted: dict[Key, Built], models: Models, session: Session) -> f
     prior = next(iter(wanted))[0]
     mine = {key: built for key, built in wanted.items() if key[:2] == (prior, FULL) and key[3] == 0}
     largest = 0.0
-    with session.progress.task("weights on agents", len(mine)) as advance:
-        for depth, (key, built) in enumerate(mine.items(), 1):
-            few = min(_BESIDE, built.experiment.task.prompts)
-            fewer = built.varied({"task.prompts": few, "run.trace": "none"})
-            largest = max(largest, on_agents(models[key], fewer, session.engine).difference)
-            advance(depth, f"depth {depth}")
+    for key, built in session.each("weights on agents", mine, lambda key: f"depth {key[2]}"):
+        few = min(_BESIDE, built.experiment.task.prompts)
+        fewer = built.varied({"task.prompts": few, "run.trace": "none"})
+        largest = max(largest, on_agents(models[key], fewer, session.engine).difference)
     return largest
 
 

@@ -1,10 +1,10 @@
 """What all studies share: what they run with, and what they give."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -15,6 +15,9 @@ from runner.config.studies import Comparison
 from runner.engines import Engine
 from runner.progress import Progress
 from runner.storage.files import write_table, write_text
+
+Key = TypeVar("Key")
+Item = TypeVar("Item")
 
 
 class Session(NamedTuple):
@@ -38,6 +41,15 @@ class Session(NamedTuple):
     def weights(self) -> Path:
         """Where trained weights are kept."""
         return self.out / "weights"
+
+    def each(
+        self, step: str, items: Mapping[Key, Item], note: Callable[[Key], str]
+    ) -> Iterator[tuple[Key, Item]]:
+        """The items of a long step one after the other; the progress shows at which key it is."""
+        with self.progress.task(step, len(items)) as advance:
+            for done, (key, item) in enumerate(items.items()):
+                advance(done, note(key))
+                yield key, item
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +82,8 @@ class Findings:
             "run": str(self.folder),
         }
 
-    def save(self) -> None:
-        """Write tables and sentence into the folder.
+    def saved(self) -> "Findings":
+        """The same, after tables and sentence were written into the folder.
 
         Raises:
             RunError: if they cannot be written.
@@ -79,6 +91,7 @@ class Findings:
         for name, frame in self.frames.items():
             write_table(self.folder / f"{name}.parquet", pa.Table.from_pandas(frame, preserve_index=False))
         write_text(self.folder / "verdict.txt", self.sentence + "\n")
+        return self
 
 
 def parameters(experiment: Experiment) -> str:

@@ -54,7 +54,19 @@ def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
     Raises:
         UsageError: naming the key, what was given, what is possible.
     """
-    pairs, variants = _built(comparison)
+    if not comparison.compare.policies and not comparison.compare.transformers:
+        possible = "one policy or more, where compare.transformers is empty too"
+        raise UsageError("compare.policies", [], possible)
+    base = build(comparison.experiment())
+    pairs = {
+        (prior, policy): build(comparison.variant(prior, policy), like=base)
+        for prior, policy in comparison.pairs()
+    }
+    variants = {
+        (variant, depth): build(comparison.transformer_variant(depth, variant), like=base)
+        for variant in comparison.compare.transformers
+        for depth in range(1, comparison.run.rounds + 1)
+    }
     for built in variants.values():
         job_of(built)
     return partial(_run, comparison, pairs, variants)
@@ -82,71 +94,40 @@ def _run(
         f"{parameters(comparison)}. Lines: state evolution; points: agents; diamonds: trained transformers; "
         f"bars: two standard errors over {comparison.task.prompts:,} prompts; cv: control variate"
     )
-    findings = Findings(
+    return Findings(
         {"rows": frame},
         sentence(frame, difference, _null_gap(measured)),
         folder,
         [write_figure(risk_against_depth(frame, caption), folder, "risk-against-depth")],
         {"max_difference": difference},
         [by_depth(frame, title, ["source", "policy"], section="prior")],
-    )
-    findings.save()
-    return findings
-
-
-def _built(comparison: Comparison) -> tuple[dict[Pair, Built], dict[tuple[Variant, int], Built]]:
-    """Every experiment of the comparison: of a prior and a policy, and of a transformer and its depth.
-
-    Raises:
-        UsageError: if nothing is compared, or an experiment cannot be run.
-    """
-    if not comparison.compare.policies and not comparison.compare.transformers:
-        raise UsageError(
-            "compare.policies", [], "one policy or more, where compare.transformers is empty too"
-        )
-    base = build(comparison.experiment())
-    pairs = {
-        (prior, policy): build(comparison.variant(prior, policy), like=base)
-        for prior, policy in comparison.pairs()
-    }
-    variants = {
-        (variant, depth): build(comparison.transformer_variant(depth, variant), like=base)
-        for variant in comparison.compare.transformers
-        for depth in range(1, comparison.run.rounds + 1)
-    }
-    return pairs, variants
+    ).saved()
 
 
 def _rows(
-    source: str, prior: str, policy: str, depths: Sequence[int], risk: Sequence[float] | np.ndarray,
-    error: Sequence[float] | np.ndarray,
-) -> pd.DataFrame:  # fmt: skip
-    columns = {"source": source, "prior": prior, "policy": policy, "depth": list(depths)}
-    return pd.DataFrame({**columns, "risk": np.asarray(risk), "risk_se": np.asarray(error)})
+    source: str, prior: str, policy: str, depths: Sequence[int], risk: object, error: object
+) -> pd.DataFrame:
+    columns = {"source": source, "prior": prior, "policy": policy, "depth": depths}
+    return pd.DataFrame({**columns, "risk": risk, "risk_se": error})
 
 
 def _theory(comparison: Comparison, pairs: dict[Pair, Built], session: Session) -> pd.DataFrame | None:
     """State evolution and closed forms, for the policies that have them."""
     depths, parts = range(comparison.run.rounds + 1), []
-    with session.progress.task("theory: state evolution", len(pairs)) as advance:
-        for done, ((prior, policy), built) in enumerate(pairs.items(), 1):
-            found = predict_scenario(built.scenario, comparison.compare.theory_samples)
-            if found is not None:
-                parts.append(_rows("theory", prior, policy, depths, found.risk, found.risk_se))
-            complete = built.mixing.is_shared and policy == "adaptive"
-            if complete and (limit := infinite_tokens(built.scenario)) is not None:
-                parts.append(_rows("theory", prior, INFINITE, depths, limit, np.zeros_like(limit)))
-            advance(done, f"{policy}, {prior}")
+    for (prior, policy), built in session.each("theory: state evolution", pairs, _told):
+        found = predict_scenario(built.scenario, comparison.compare.theory_samples)
+        if found is not None:
+            parts.append(_rows("theory", prior, policy, depths, found.risk, found.risk_se))
+        complete = built.mixing.is_shared and policy == "adaptive"
+        if complete and (limit := infinite_tokens(built.scenario)) is not None:
+            parts.append(_rows("theory", prior, INFINITE, depths, limit, np.zeros_like(limit)))
     return pd.concat(parts) if parts else None
 
 
 def _agents(pairs: dict[Pair, Built], session: Session) -> dict[Pair, Simulation]:
     measured = {}
-    with session.progress.task("agents", len(pairs)) as advance:
-        for done, ((prior, policy), built) in enumerate(pairs.items(), 1):
-            advance(done - 1, f"{policy}, {prior}")
-            name = _slug(prior, policy)
-            measured[prior, policy] = simulate(built, engine=session.engine, out=session.out, name=name)
+    for pair, built in session.each("agents", pairs, _told):
+        measured[pair] = simulate(built, engine=session.engine, out=session.out, name=_slug(*pair))
     return measured
 
 
@@ -155,9 +136,8 @@ def _whole_examples(pairs: dict[Pair, Built]) -> pd.DataFrame:
     parts = []
     for prior, built in {prior: built for (prior, _), built in pairs.items()}.items():
         for name, risk in estimator_risk(built).items():
-            value, error = (np.atleast_1d(part) for part in mean_over_prompts(risk))
             depth = [built.experiment.run.rounds]
-            parts.append(_rows("whole examples", prior, name, depth, value, error))
+            parts.append(_rows("whole examples", prior, name, depth, *mean_over_prompts(risk)))
     return pd.concat(parts)
 
 
@@ -170,18 +150,16 @@ def _transformers(
     if not variants:
         return None, None
     parts, largest = [], 0.0
-    with session.progress.task("transformers, and their weights on agents", len(variants)) as advance:
-        for done, ((variant, depth), built) in enumerate(variants.items(), 1):
-            advance(done - 1, f"{variant}, depth {depth}")
-            name = _slug("transformer", variant, str(depth))
-            found = on_agents(trained[variant, depth], built, session.engine, session.out, name)
-            largest = max(largest, found.difference)
-            for source, (value, error) in (
-                ("transformer", found.risk),
-                ("transformer_on_agents", (found.agents.risk, found.agents.risk_se)),
-            ):
-                prior = built.experiment.prior.kind
-                parts.append(_rows(source, prior, variant, [depth], value[-1:], error[-1:]))
+    step = "transformers, and their weights on agents"
+    for (variant, depth), built in session.each(step, variants, lambda key: f"{key[0]}, depth {key[1]}"):
+        name, prior = _slug("transformer", variant, str(depth)), built.experiment.prior.kind
+        found = on_agents(trained[variant, depth], built, session.engine, session.out, name)
+        largest = max(largest, found.difference)
+        for source, (value, error) in (
+            ("transformer", found.risk),
+            ("transformer_on_agents", (found.agents.risk, found.agents.risk_se)),
+        ):
+            parts.append(_rows(source, prior, variant, [depth], value[-1:], error[-1:]))
     return largest, pd.concat(parts)
 
 
@@ -192,6 +170,11 @@ def _null_gap(measured: dict[Pair, Simulation]) -> tuple[float, float] | None:
         return None
     gap = paired_difference(adaptive.prompt_risk[-1], static.prompt_risk[-1])
     return float(gap.value), float(gap.error)
+
+
+def _told(pair: Pair) -> str:
+    prior, policy = pair
+    return f"{policy}, {prior}"
 
 
 def _slug(*words: str) -> str:

@@ -76,7 +76,7 @@ def _run(built: Built, weights: Built, compiled: Compiled, session: Session) -> 
     gap, error = (float(part[-1]) for part in paired_difference(run.prompt_risk, agent.prompt_risk))
     width = len(learned.start_vector)
     hidden = max(len(layer.update[0].bias) for layer in learned.layers)
-    findings = Findings(
+    return Findings(
         {"rows": rows},
         f"Compiled into width {width:,} and hidden width {hidden:,}, the agent's risk after the last round "
         f"changes by {gap:+.4f} ± {error:.4f}.",
@@ -84,9 +84,7 @@ def _run(built: Built, weights: Built, compiled: Compiled, session: Session) -> 
         [],
         {"width": width, "hidden": hidden, "difference": gap, "difference_se": error},
         [by_depth(rows, "risk / E|w|² ± standard error", ["source"], across="round")],
-    )
-    findings.save()
-    return findings
+    ).saved()
 
 
 def _write_weights(path: Path, learned: Learned) -> None:

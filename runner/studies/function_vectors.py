@@ -63,11 +63,7 @@ def prepare(built: Built) -> Callable[[Session], Findings]:
 
 
 def _check(experiment: Experiment) -> None:
-    """Refuse an experiment without scales, layers, or prompts enough to be examined.
-
-    Raises:
-        UsageError: naming the key, what was given, what is possible.
-    """
+    """Refuse an experiment without scales, layers, or prompts enough to be examined."""
     if experiment.prior.kind != "tree":
         possible = '"tree": other priors have no branches to read'
         raise UsageError("prior.kind", experiment.prior.kind, possible)
@@ -96,7 +92,7 @@ def _run(built: Built, session: Session) -> Findings:
     }
     patched = found.patching.query("pairs == 'part' and tokens == 'all'")
     other = "the same, of another prompt's query"
-    findings = Findings(
+    return Findings(
         asdict(found),
         vectors_sentence(found.probes, found.alignment, found.patching),
         folder,
@@ -107,9 +103,7 @@ def _run(built: Built, session: Session) -> Findings:
             by_scale_and_layer(own, other, "control", "control_se"),
             by_scale_and_layer(patched, "answers that follow a donor, patched after the layer"),
         ],
-    )
-    findings.save()
-    return findings
+    ).saved()
 
 
 def measure_function_vectors(

@@ -1,8 +1,10 @@
 """What a sparse graph costs in depth, and a short context in risk: theory, agents and transformer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from agents.transformer.export import export
@@ -69,7 +71,7 @@ def _run(
     frames = {
         "depths": pd.DataFrame(_depths(plan, graphs, session)),
         "turns": pd.DataFrame(_turns(plan, graphs, session)),
-        "contexts": pd.DataFrame(_contexts(plan, base, contexts, session._replace(out=folder), session)),
+        "contexts": pd.DataFrame(_contexts(plan, base, contexts, folder, session)),
     }
     experiment, depths = base.experiment, frames["depths"]
     # The graph varies, or is named beside it.
@@ -89,15 +91,13 @@ def _run(
         drawn["context"] = risk_against_context(frames["contexts"], caption)
     shown = depths.assign(mixing=[f"{time:.3g}" for time in depths["mixing_time"]])
     title = "risk / E|w|² ± standard error (theory)"
-    findings = Findings(
+    return Findings(
         frames,
         locality_sentence(depths, frames["contexts"]),
         folder,
         [write_figure(figure, folder, name) for name, figure in drawn.items()],
         displays=[by_depth(shown, title, ["family", "mixing"], agents_and_theory)],
-    )
-    findings.save()
-    return findings
+    ).saved()
 
 
 def _middle(plan: LocalitySection) -> int:
@@ -154,30 +154,27 @@ def _pair(built: Built, shared: Row, plan: LocalitySection, session: Session) ->
 
 
 def _contexts(
-    plan: LocalitySection, base: Built, contexts: dict[str, Built], inside: Session, session: Session
+    plan: LocalitySection, base: Built, contexts: dict[str, Built], folder: Path, session: Session
 ) -> list[Row]:
     """Risk by context length: position i of the causal graph hears i + 1 tokens, itself included."""
     rows: list[Row] = []
 
-    def add(source: str, policy: str, risk: Sequence[float], errors: Sequence[float]) -> None:
+    def add(source: str, policy: str, risk: np.ndarray, errors: np.ndarray) -> None:
         for context, (value, error) in enumerate(zip(risk, errors, strict=True), 1):
             row = {"source": source, "policy": policy, "context": context}
             rows.append({**row, "risk": float(value), "risk_se": float(error)})
 
-    with session.progress.task("causal graph", len(contexts)) as advance:
-        for done, (policy, built) in enumerate(contexts.items()):
-            advance(done, policy)
-            trained = built.entry.is_trained
-            if trained:
-                built = built.with_weights(export(train(built, session.out, session.progress).model()))
-            run = simulate(built, engine=inside.engine, out=inside.out, name=f"causal-{policy}")
-            last = run.position_risk[-1].tolist(), run.position_risk_se[-1].tolist()
-            add("transformer" if trained else "agents", policy, *last)
-            theory = predict(built.scenario, _EACH_POSITION * plan.theory_samples)
-            if isinstance(theory, LocalPrediction | LightConeLimit):
-                add("theory", policy, theory.position_risk[-1].tolist(), theory.position_risk_se[-1].tolist())
+    for policy, built in session.each("causal graph", contexts, str):
+        trained = built.entry.is_trained
+        if trained:
+            built = built.with_weights(export(train(built, session.out, session.progress).model()))
+        run = simulate(built, engine=session.engine, out=folder, name=f"causal-{policy}")
+        add("transformer" if trained else "agents", policy, run.position_risk[-1], run.position_risk_se[-1])
+        theory = predict(built.scenario, _EACH_POSITION * plan.theory_samples)
+        if isinstance(theory, LocalPrediction | LightConeLimit):
+            add("theory", policy, theory.position_risk[-1], theory.position_risk_se[-1])
     if rows:
         task, seed = base.experiment.task, base.experiment.run.seed
         limit = bayes_limit(base.prior, task.tokens, task.label_noise, _BAYES_SAMPLES, seed)
-        add("limit", "Bayes", limit.risk[1:].tolist(), limit.risk_se[1:].tolist())
+        add("limit", "Bayes", limit.risk[1:], limit.risk_se[1:])
     return rows

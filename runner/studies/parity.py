@@ -1,11 +1,9 @@
 """A trained transformer, and agents that run its weights by passing messages, on the same prompts."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from agents.transformer.export import export
 from agents.transformer.model import Transformer
@@ -48,22 +46,14 @@ def on_agents(
     """
     model, prompts = trained.model(), range(built.experiment.task.prompts)
     estimates = forward_on_prompts(model, built, prompts)
-    gaps = _Gaps(estimates, float(built.prior.power()) ** 0.5)
+    largest = 0.0
+
+    def watch(batch: range, outcome: Outcome) -> None:
+        nonlocal largest
+        if outcome.report.detail is not None:
+            gaps = outcome.report.detail.estimate - estimates[outcome.round][:, :, batch.start : batch.stop]
+            largest = max(largest, float(np.abs(gaps).max()) / float(built.prior.power()) ** 0.5)
+
     weights = built.with_weights(export(model))
-    result = simulate(weights, engine=engine, out=out, observer=gaps, name=name)
-    return Parity(mean_over_prompts(prompt_risk(estimates, built, prompts)), result, gaps.largest)
-
-
-@dataclass
-class _Gaps:
-    """Watches agents run a transformer's weights; keeps the largest difference of their answers."""
-
-    estimates: Float[np.ndarray, "depths rows d B"]
-    unit: float
-    largest: float = 0.0
-
-    def __call__(self, prompts: range, outcome: Outcome) -> None:
-        detail = outcome.report.detail
-        if detail is not None:
-            expected = self.estimates[outcome.round][:, :, prompts.start : prompts.stop]
-            self.largest = max(self.largest, float(np.abs(detail.estimate - expected).max()) / self.unit)
+    result = simulate(weights, engine=engine, out=out, observer=watch, name=name)
+    return Parity(mean_over_prompts(prompt_risk(estimates, built, prompts)), result, largest)

@@ -4,10 +4,12 @@ Every function varies keys of an experiment and predicts, by state evolution, wi
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from agents.prior import PRIORS, amplitudes
 from analysis.plots.structure import (
@@ -21,6 +23,7 @@ from analysis.theory.evolution.complete import Prediction
 from analysis.theory.predict import predict_belief
 from runner.built import build
 from runner.config.experiment import Experiment
+from runner.config.studies import policy_values
 from runner.footprint import prior_options
 from runner.progress import Progress
 from runner.storage.files import new_folder, write_figure
@@ -46,15 +49,12 @@ def draw_figures(experiment: Experiment, out: Path, precision: int, progress: Pr
     deep = plain.with_values({"run.rounds": 12})
     shallow = deep.with_values({"prior.levels": 2})
     with progress.task("theory: figures", 3) as advance:
+        needed = partial(depth_needed, level=_LEVEL, samples=precision)
         depths = {
-            "Levels": depth_needed(deep, "prior.levels", [1, 2, 3, 4, 5], _LEVEL, precision),
-            "Branching, two levels": depth_needed(
-                shallow, "prior.branching", [2, 3, 4, 5], _LEVEL, precision
-            ),
-            "Decay": depth_needed(deep, "prior.decay", [0.5, 0.6, 0.7, 0.8, 0.9, 1.0], _LEVEL, precision),
-            "Jitter": depth_needed(
-                deep, "prior.jitter", [0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15], _LEVEL, precision
-            ),
+            "Levels": needed(deep, "prior.levels", [1, 2, 3, 4, 5]),
+            "Branching, two levels": needed(shallow, "prior.branching", [2, 3, 4, 5]),
+            "Decay": needed(deep, "prior.decay", [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]),
+            "Jitter": needed(deep, "prior.jitter", [0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15]),
         }
         paths = [
             write_figure(depth_against_structure(depths, _LEVEL, fixed), folder, "depth-against-structure")
@@ -137,19 +137,15 @@ def gain_of_adaptivity(
         >>> gain_of_adaptivity(Experiment(), points, samples=500)["ratio"].round(1).tolist()[1]
         1.0
     """
+
+    def errors(keys: Mapping[str, object], kind: str) -> Float[np.ndarray, "seeds samples"]:
+        """Relative errors of one policy after the last round, for each draw of the prior."""
+        every = ({**keys, "policy.kind": kind, "run.seed": seed} for seed in range(seeds))
+        return np.stack([_predict(with_room(experiment, drawn), samples).errors[-1] for drawn in every])
+
     rows = []
     for keys in values:
-        adaptive, static = (
-            np.stack(
-                [
-                    _predict(
-                        with_room(experiment, {**keys, "policy.kind": kind, "run.seed": seed}), samples
-                    ).errors[-1]
-                    for seed in range(seeds)
-                ]
-            )
-            for kind in ("adaptive", "static")
-        )
+        adaptive, static = errors(keys, "adaptive"), errors(keys, "static")
         ratio = float(static.mean() / adaptive.mean())
         excess = static - ratio * adaptive
         units = excess.mean(axis=1) if seeds > 1 else excess[0]
@@ -185,24 +181,14 @@ def pooled_failure(
         noise = 1.0 + experiment.task.label_noise**2 + experiment.channel.noise**2
         threshold = 1.0 / float(pooled_signal_to_noise(heights, 1.0, noise).min())
         for count in tokens:
-            for policy, order in (("adaptive", "codes"), ("static", "pooled")):
-                varied = with_room(
-                    experiment,
-                    {
-                        "prior.levels": depth,
-                        "task.tokens": count,
-                        "run.rounds": depth,
-                        "policy.kind": policy,
-                        "policy.order": order,
-                        "policy.control_variate": policy == "adaptive",
-                    },
-                )
-                prediction = _predict(varied, samples)
+            sizes = {"prior.levels": depth, "task.tokens": count, "run.rounds": depth}
+            for policy in ("adaptive", "static pooled, no cv"):
+                prediction = _predict(with_room(experiment, {**sizes, **policy_values(policy)}), samples)
                 rows.append(
                     {
                         "levels": depth,
                         "tokens": count,
-                        "policy": "adaptive" if policy == "adaptive" else "static pooled, no cv",
+                        "policy": policy,
                         "risk": float(prediction.risk[-1]),
                         "risk_se": float(prediction.risk_se[-1]),
                         "threshold": threshold,
