@@ -23,6 +23,19 @@ def mean_over_prompts(values: Float[np.ndarray, "*rows B"]) -> Estimate:
     return Estimate(np.asarray(values.mean(axis=-1)), standard_error(values))
 
 
+def columns(**means: Estimate) -> dict[str, float]:
+    """Columns of a row: means by name, and their errors as name_se, which of `value` is se.
+
+    Example:
+        >>> columns(value=mean_over_prompts(np.array([1.0, 3.0])))
+        {'value': 2.0, 'se': 1.0}
+    """
+    found = {}
+    for name, (mean, error) in means.items():
+        found[name], found["se" if name == "value" else f"{name}_se"] = float(mean), float(error)
+    return found
+
+
 def standard_error(values: Float[np.ndarray, "*rows B"]) -> Float[np.ndarray, "*rows"]:
     """std / sqrt(B) over the last axis, the variance with B - 1 in its denominator; NaN for one value.
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from agents.prior import Prior
 from analysis.measures.probes import nearest_atoms, relative_branches
-from analysis.statistics import Estimate, mean_over_prompts
+from analysis.statistics import Estimate, columns, mean_over_prompts
 
 
 def followed(
@@ -62,18 +62,8 @@ def followed(
             shared = nodes[atoms[donors], level - 1] == nodes[atoms, level - 1] if level else True
             for pairs, chosen in (("differ", differ), ("part", differ & shared)):
                 value, control = (_share(part[:, level], chosen) for part in (follows, untouched))
-                rows.append(
-                    {
-                        "layer": layer,
-                        "scale": level + 1,
-                        "pairs": pairs,
-                        "prompts": int(chosen.sum()),
-                        "value": float(value.value),
-                        "se": float(value.error),
-                        "control": float(control.value),
-                        "control_se": float(control.error),
-                    }
-                )
+                row = {"layer": layer, "scale": level + 1, "pairs": pairs, "prompts": int(chosen.sum())}
+                rows.append({**row, **columns(value=value, control=control)})
     return pd.DataFrame(rows)
 
 
@@ -168,15 +158,13 @@ def steering_curve(
     rows = []
     for index, strength in enumerate(strengths):
         row: dict[str, float] = {"strength": float(strength), "scale": turn.scale}
-        for name, turned_name, moved in (
+        for far, often, moved in (
             ("value", "turned", steered[index]),
             ("control", "control_turned", control[index]),
         ):
             way = ((moved - unsteered) * gaps).sum(axis=0) / (gaps**2).sum(axis=0)
             there = taken[nearest_atoms(moved, prior), turn.scale - 1] == turn.target
-            far, often = mean_over_prompts(way[chosen]), _share(there, chosen)
-            row[name], row["se" if name == "value" else "control_se"] = float(far.value), float(far.error)
-            row[turned_name], row[f"{turned_name}_se"] = float(often.value), float(often.error)
+            row |= columns(**{far: mean_over_prompts(way[chosen]), often: _share(there, chosen)})
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Int, Integer
 
 from agents.prior import Prior
-from analysis.statistics import mean_over_prompts
+from analysis.statistics import columns, mean_over_prompts
 
 _CONSTANT = 1e-9  # a coordinate that varies less, relative to its size, is a constant
 _SHUFFLES = 16  # probes of the control
@@ -116,17 +116,8 @@ def probe_accuracy(
             value = mean_over_prompts(right[0].astype(float))
             control = mean_over_prompts(right[1:].mean(axis=1))
             commonest = np.bincount(told).argmax()
-            rows.append(
-                {
-                    "layer": layer,
-                    "scale": level + 1,
-                    "value": float(value.value),
-                    "se": float(value.error),
-                    "control": float(control.value),
-                    "control_se": float(control.error),
-                    "chance": float((own[fitted:] == commonest).mean()),
-                }
-            )
+            row = {"layer": layer, "scale": level + 1, **columns(value=value, control=control)}
+            rows.append({**row, "chance": float((own[fitted:] == commonest).mean())})
     return pd.DataFrame(rows)
 
 
@@ -170,18 +161,8 @@ def alignment(
                 for u in (asked, np.roll(asked, -1, axis=-1))
             )
             value, control, gain = (mean_over_prompts(part) for part in (own, other, own - other))
-            rows.append(
-                {
-                    "layer": layer + 1,
-                    "scale": level + 1,
-                    "value": float(value.value),
-                    "se": float(value.error),
-                    "control": float(control.value),
-                    "control_se": float(control.error),
-                    "gain": float(gain.value),
-                    "gain_se": float(gain.error),
-                }
-            )
+            means = columns(value=value, control=control, gain=gain)
+            rows.append({"layer": layer + 1, "scale": level + 1, **means})
     return pd.DataFrame(rows)
 
 
@@ -233,7 +214,7 @@ def query_spread(queries: Float[np.ndarray, "layers K d B"]) -> pd.DataFrame:
             leading = np.linalg.eigh(u @ u.T / u.shape[1])[1][:, -1]
             along.append((leading @ u) ** 2)
         spread = mean_over_prompts(1.0 - np.mean(along, axis=0))
-        rows.append({"layer": layer + 1, "value": float(spread.value), "se": float(spread.error)})
+        rows.append({"layer": layer + 1, **columns(value=spread)})
     return pd.DataFrame(rows)
 
 
