@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from analysis.measures.ablation import FULL, gaps, medians
 from analysis.plots.style import (
@@ -18,6 +17,7 @@ from analysis.plots.style import (
     TITLES,
     Look,
     drawing,
+    log_axis,
     lowest,
     scale_axes,
     variant_looks,
@@ -68,6 +68,15 @@ def _beside(index: int, count: int) -> float:
     return 0.0 if count < 2 else _SPREAD * (index / (count - 1) - 0.5)
 
 
+def _points(axis: Axes, rows: pd.DataFrame, value: str, look: Look, right: float) -> None:
+    """Medians with bars from low to high, so far right of their depth."""
+    axis.errorbar(
+        rows["depth"] + right, rows[value], [rows[value] - rows["low"], rows["high"] - rows[value]],
+        color=look.colour, marker=look.marker, markersize=5, linestyle="none", capsize=2, elinewidth=1,
+        zorder=3,
+    )  # fmt: skip
+
+
 def _risks(axis: Axes, found: pd.DataFrame, looks: dict[str, Look], floor: float) -> None:
     shown = [name for name in looks if name in set(found[found["source"] == "transformer"]["policy"])]
     for name, dashes in _OTHERS.items():
@@ -78,11 +87,7 @@ def _risks(axis: Axes, found: pd.DataFrame, looks: dict[str, Look], floor: float
         theory = own[own["source"] == "theory"].sort_values("depth")
         axis.plot(theory["depth"], theory["risk"], color=look.colour, linewidth=1.4, zorder=2)
         trained = own[own["source"] == "transformer"].sort_values("depth")
-        axis.errorbar(
-            trained["depth"] + _beside(index, len(shown)), trained["risk"],
-            [trained["risk"] - trained["low"], trained["high"] - trained["risk"]], color=look.colour,
-            marker=look.marker, markersize=5, linestyle="none", capsize=2, elinewidth=1, zorder=3,
-        )  # fmt: skip
+        _points(axis, trained, "risk", look, _beside(index, len(shown)))
     agents = found[(found["source"] == "agents") & (found["policy"] == "adaptive")]
     axis.plot(
         agents["depth"], agents["risk"], "o", color="black", markerfacecolor="none", markersize=9, zorder=4
@@ -99,15 +104,9 @@ def _gaps(axis: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
     for index, name in enumerate(names):
         look, part = looks[name], table[table["policy"] == name]
         axis.plot(part["depth"], part["predicted"], color=look.colour, linewidth=1.4, zorder=2)
-        axis.errorbar(
-            part["depth"] + _beside(index, len(names)), part["ratio"],
-            [part["ratio"] - part["low"], part["high"] - part["ratio"]], color=look.colour,
-            marker=look.marker, markersize=5, linestyle="none", capsize=2, elinewidth=1, zorder=3,
-        )  # fmt: skip
+        _points(axis, part, "ratio", look, _beside(index, len(names)))
     axis.axhline(1.0, color=GREY, linewidth=0.8, zorder=1)
-    axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    log_axis(axis)
     axis.set_xticks(np.unique(table["depth"]))
     axis.set_xlabel("depth (layers)")
     axis.set_ylabel("risk over that of the full transformer")

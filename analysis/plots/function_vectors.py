@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.plots.style import BLACK, GREY, SEQUENCE, drawing
+from analysis.plots.style import BLACK, GREY, SEQUENCE, as_cells, drawing
 
 _MAP = mpl.colormaps["cividis"]
 _DARK = 0.55  # shades below which numbers are white
@@ -27,8 +27,7 @@ def probe_map(rows: pd.DataFrame, caption: str) -> Figure:
     """
     layers = sorted(rows["layer"].unique().tolist())
     # The control is a column of its own, behind the layers, from the last workspace.
-    control = rows[rows["layer"] == layers[-1]].assign(layer=layers[-1] + 1)
-    control = control.assign(value=control["control"], se=control["control_se"])
+    control = _control(rows, layers[-1], layers[-1] + 1)
     height = 1.5 + 0.75 * rows["scale"].nunique()
     with drawing(1.1 * len(layers) + 3.0, height, caption + _CELLS) as figure:
         axis = figure.subplots()
@@ -52,26 +51,18 @@ def query_alignment(rows: pd.DataFrame, spread: pd.DataFrame, caption: str) -> F
     with drawing(9.6, 4.3, caption + _BARS) as figure:
         left, right = figure.subplots(1, 2, width_ratios=[1.7, 1])
         handles = []
+        own: dict[str, Any] = {"linestyle": "-"}
+        other: dict[str, Any] = {"linestyle": ":", "markerfacecolor": "white"}
         for index, (scale, part) in enumerate(rows.groupby("scale")):
             colour, marker, *_ = SEQUENCE[index % 8]
-            look: dict[str, Any] = {"color": colour, "marker": marker, "capsize": 3}
+            look: dict[str, Any] = {"color": colour, "marker": marker}
             # Side by side, for bars and points of several scales coincide near zero.
             across = part["layer"] + 0.06 * (index - 1)
-            left.errorbar(across, part["value"], 2 * part["se"], linestyle="-", zorder=3, **look)
-            left.errorbar(
-                across,
-                part["control"],
-                2 * part["control_se"],
-                linestyle=":",
-                markerfacecolor="white",
-                **look,
-            )
-            handles.append(Line2D([], [], color=look["color"], marker=look["marker"], label=f"scale {scale}"))
-        handles.append(Line2D([], [], color=GREY, linestyle="-", marker="o", label="own path"))
-        handles.append(
-            Line2D([], [], color=GREY, linestyle=":", marker="o", markerfacecolor="white",
-                   label="query of another prompt")
-        )  # fmt: skip
+            left.errorbar(across, part["value"], 2 * part["se"], capsize=3, zorder=3, **own, **look)
+            left.errorbar(across, part["control"], 2 * part["control_se"], capsize=3, **other, **look)
+            handles.append(Line2D([], [], label=f"scale {scale}", **look))
+        handles.append(Line2D([], [], color=GREY, marker="o", label="own path", **own))
+        handles.append(Line2D([], [], color=GREY, marker="o", label="query of another prompt", **other))
         left.set_ylim(-0.04, 1.06)
         left.set_ylabel("squared cosine of query and node")
         left.set_title("What a layer asks about", loc="left")
@@ -104,10 +95,8 @@ def patching_map(rows: pd.DataFrame, caption: str, pairs: str = "part") -> Figur
         for axis, tokens in zip(axes, panels, strict=True):
             part = rows[rows["tokens"] == tokens]
             # The control is a column of its own, before the layers.
-            control = part[part["layer"] == layers[0]].assign(layer=-1)
-            control = control.assign(value=control["control"], se=control["control_se"])
             names = ["none", *(_name(layer) for layer in layers)]
-            _map(axis, pd.concat([control, part]), names, 0.0)
+            _map(axis, pd.concat([_control(part, layers[0], -1), part]), names, 0.0)
             axis.axvline(0.5, color="white", linewidth=5)
             axis.set_xlabel("patched after layer")
             axis.set_title(titles.get(tokens, tokens), loc="left")
@@ -128,11 +117,7 @@ def steering_curves(rows: pd.DataFrame, caption: str, value: str = "value") -> F
         value: value, the way moved; or turned, the share of answers in the target branch.
     """
     scales = sorted(rows["scale"].unique().tolist())
-    names = {
-        "value": ("control", "se", "control_se"),
-        "turned": ("control_turned",) * 1 + ("turned_se", "control_turned_se"),
-    }
-    control, error, control_error = names[value]
+    control, error = ("control", "se") if value == "value" else ("control_turned", "turned_se")
     with drawing(3.1 * len(scales) + 1.0, 4.2, caption + _BARS) as figure:
         axes = figure.subplots(1, len(scales), sharey=True, squeeze=False)[0]
         handles = []
@@ -146,7 +131,7 @@ def steering_curves(rows: pd.DataFrame, caption: str, value: str = "value") -> F
                     markersize=max(3.0, 7.5 - 1.3 * index), capsize=2, zorder=3,
                 )  # fmt: skip
                 axis.errorbar(
-                    part["strength"], part[control], 2 * part[control_error], color=colour, linestyle=":",
+                    part["strength"], part[control], 2 * part[f"{control}_se"], color=colour, linestyle=":",
                     linewidth=1.1,
                 )  # fmt: skip
                 if axis is axes[0]:
@@ -174,9 +159,13 @@ def _map(axis: Axes, rows: pd.DataFrame, names: Sequence[str], low: float) -> No
     axis.set_xticks(range(len(names)), names)
     axis.set_yticks(range(len(values)), [f"{scale}" for scale in sorted(rows["scale"].unique().tolist())])
     axis.set_ylabel("scale (1 = coarsest)")
-    axis.grid(visible=False)
-    axis.tick_params(length=0)
-    axis.spines[:].set_visible(False)
+    as_cells(axis)
+
+
+def _control(rows: pd.DataFrame, layer: int, shown_at: int) -> pd.DataFrame:
+    """The controls of one layer, as a column of the map."""
+    control = rows[rows["layer"] == layer]
+    return control.assign(layer=shown_at, value=control["control"], se=control["control_se"])
 
 
 def _table(rows: pd.DataFrame, column: str) -> Float[np.ndarray, "scales layers"]:

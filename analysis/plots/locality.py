@@ -19,6 +19,7 @@ from analysis.plots.style import (
     SHADE,
     VERMILION,
     Look,
+    as_cells,
     by_graph,
     draw_curve,
     drawing,
@@ -226,9 +227,7 @@ def _diagram(axis: Axes, graphs: Sequence[tuple[Look, pd.DataFrame]], scales: in
     axis.set_xticks(range(len(depths)), [f"{depth:g}" for depth in depths])
     axis.set_yticks(range(len(graphs)), names, fontsize=8.5)
     axis.set_xlabel("depth (rounds)")
-    axis.grid(visible=False)
-    axis.tick_params(length=0)
-    axis.spines[:].set_visible(False)
+    as_cells(axis)
 
 
 def _risks(rows: pd.DataFrame, depths: Real[np.ndarray, " depths"]) -> Float[np.ndarray, " depths"]:

@@ -1,6 +1,7 @@
 """Figures of the paper's question: depth, and the gain of adaptivity, against the structure of the prior."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ AXIS_NAMES = {
     "prior.jitter": "jitter",
     "prior.dim": "dimension d",
 }
+_POINTS: dict[str, Any] = {"fmt": "o-", "color": BLUE, "capsize": 3, "markersize": 5}
 
 
 def depth_against_structure(tables: Mapping[str, pd.DataFrame], level: float, caption: str) -> Figure:
@@ -33,15 +35,7 @@ def depth_against_structure(tables: Mapping[str, pd.DataFrame], level: float, ca
             reached = table[np.isfinite(table["depth"])]
             low, high = reached["low"].clip(lower=0), reached["high"].replace(np.inf, np.nan)
             bars = [reached["depth"] - low, (high - reached["depth"]).fillna(0)]
-            axis.errorbar(
-                reached["value"],
-                reached["depth"],
-                np.abs(bars),
-                fmt="o-",
-                color=BLUE,
-                capsize=3,
-                markersize=5,
-            )
+            axis.errorbar(reached["value"], reached["depth"], np.abs(bars), **_POINTS)
             missed = table[~np.isfinite(table["depth"])]
             for value in missed["value"]:
                 axis.annotate(
@@ -68,15 +62,7 @@ def gain_against_structure(tables: Mapping[str, tuple[str, pd.DataFrame]], capti
         panels = figure.subplots(1, len(tables), squeeze=False)[0]
         for axis, (title, (key, table)) in zip(panels, tables.items(), strict=True):
             axis.axhline(1.0, color=GREY, linewidth=1, linestyle="--")
-            axis.errorbar(
-                table[key],
-                table["ratio"],
-                2 * table["ratio_se"],
-                fmt="o-",
-                color=BLUE,
-                capsize=3,
-                markersize=5,
-            )
+            axis.errorbar(table[key], table["ratio"], 2 * table["ratio_se"], **_POINTS)
             axis.set_yscale("log")
             _plain_log(axis)
             axis.set_xlabel(AXIS_NAMES.get(key, key))
@@ -113,7 +99,8 @@ def pooled_against_tokens(table: pd.DataFrame, caption: str) -> Figure:
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
         axis.set_ylim(0.8e-4, 1.5)
-        axis.set_xticks(sorted(table["tokens"].unique()), [str(n) for n in sorted(table["tokens"].unique())])
+        counts = sorted(table["tokens"].unique())
+        axis.set_xticks(counts, [str(count) for count in counts])
         axis.set_xlabel("token positions N")
         axis.set_ylabel("excess risk / E|w|² after D rounds")
         figure.legend(handles=handles, loc="outside right center")

@@ -244,6 +244,20 @@ def lowest(risk: "pd.Series[float]") -> float:
     return max(_FLOOR, 0.6 * float(positive.min())) if len(positive) else _FLOOR
 
 
+def log_axis(axis: Axes) -> None:
+    """A logarithmic axis upwards, with plain numbers."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def as_cells(axis: Axes) -> None:
+    """Nothing but names around an image whose cells are read one by one."""
+    axis.grid(visible=False)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+
+
 def scale_axes(axis: Axes, rows: pd.DataFrame, x: str, label: str, floor: float) -> None:
     """Risk on a logarithmic axis; across, the counts that occur, logarithmic too where they grow eightfold.
 
@@ -254,10 +268,8 @@ def scale_axes(axis: Axes, rows: pd.DataFrame, x: str, label: str, floor: float)
         label: of the axis across.
         floor: lower end of the axis of risk.
     """
-    axis.set_yscale("log")
+    log_axis(axis)
     axis.set_ylim(floor, 1.3 * max(1.0, float(rows["risk"].max() if len(rows) else 1.0)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
     axis.set_ylabel("excess risk / E|w|²")
     axis.set_xlabel(label)
     counts = np.unique(rows[x].to_numpy(dtype=float))
