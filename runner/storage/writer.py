@@ -6,7 +6,6 @@ is complete holds the digests of its tables. All tables but `timing` hold the sa
 """
 
 import shutil
-from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.traces.schema import (
-    GRAPH,
-    IN_PARTS,
-    MESSAGES,
-    PROMPTS,
-    ROUNDS,
-    TIMING,
-    WORKSPACES,
-    TableDigest,
-    part_name,
-)
+from analysis.traces.schema import IN_PARTS, SCHEMAS, TableDigest, part_name
 from runner.built import Built
 from runner.config.experiment import Experiment
 from runner.engines.base import Outcome
@@ -98,27 +87,21 @@ class TraceWriter:
         """Store one round of one batch of prompts; `risk` is its mean over positions [B]."""
         if self._experiment.run.trace == "none":
             return
-        index = outcome.round
-        count = len(prompts)
-        self._part(
-            "prompts",
-            batch,
-            index,
-            PROMPTS,
-            {
-                "round": np.full(count, index),
+        tables = {
+            "prompts": {
+                "round": np.full(len(prompts), outcome.round),
                 "prompt": np.array(prompts),
                 "risk": risk,
                 "clipped": outcome.clipped.sum(axis=(0, 1)),
-            },
-        )
+            }
+        }
         kept = traced_prompts(self._experiment, prompts)
-        if not len(kept):
-            return
-        if outcome.sent is not None:
-            self._part("messages", batch, index, MESSAGES, self._messages(outcome, kept))
-        if outcome.report.detail is not None:
-            self._part("workspaces", batch, index, WORKSPACES, _workspaces(outcome, kept))
+        if kept and outcome.sent is not None:
+            tables["messages"] = self._messages(outcome, kept)
+        if kept and outcome.report.detail is not None:
+            tables["workspaces"] = _workspaces(outcome, kept)
+        for name, columns in tables.items():
+            self._write(name, self.folder / name / part_name(batch, outcome.round), columns)
 
     def finish(
         self,
@@ -151,15 +134,9 @@ class TraceWriter:
                 "clipped": clipped,
             }
             clock = {"round": np.arange(count), "seconds": seconds}
-            for name, columns, schema in (("rounds", rounds, ROUNDS), ("timing", clock, TIMING)):
-                self._write(name, self.folder / f"{name}.parquet", pa.table(columns, schema=schema))
+            for name, columns in (("rounds", rounds), ("timing", clock)):
+                self._write(name, self.folder / f"{name}.parquet", columns)
         self.manifest("complete")
-
-    def _part(
-        self, table: str, batch: int, index: int, schema: pa.Schema, columns: Mapping[str, Any]
-    ) -> None:
-        path = self.folder / table / part_name(batch, index)
-        self._write(table, path, pa.table(dict(columns), schema=schema))
 
     def restore(self, batches: int) -> None:
         """Digest what an earlier process wrote of the first batches, in the order in which it did."""
@@ -169,8 +146,8 @@ class TraceWriter:
                 if path.exists():
                     self._digests.setdefault(table, TableDigest()).add(path)
 
-    def _write(self, name: str, path: Path, table: pa.Table) -> None:
-        write_table(path, table)
+    def _write(self, name: str, path: Path, columns: dict[str, Any]) -> None:
+        write_table(path, pa.table(columns, schema=SCHEMAS[name]))
         self._digests.setdefault(name, TableDigest()).add(path)
 
     def _messages(self, outcome: Outcome, kept: range) -> dict[str, Any]:
@@ -216,8 +193,7 @@ def _workspaces(outcome: Outcome, kept: range) -> dict[str, Any]:
     }
 
 
-def _graph(mixing: Mixing) -> pa.Table:
+def _graph(mixing: Mixing) -> dict[str, Any]:
     """Who hears whom with which weight; a token hears itself too."""
     weights = mixing.weights.tocoo()
-    columns = {"receiver": weights.row, "sender": weights.col, "weight": weights.data}
-    return pa.table(columns, schema=GRAPH)
+    return {"receiver": weights.row, "sender": weights.col, "weight": weights.data}
