@@ -1,9 +1,7 @@
 """Transformers that lack a part: medians over seeds, and gaps to the full one."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 FULL = "full"  # the variant that lacks nothing
@@ -49,29 +47,16 @@ def gaps(rows: pd.DataFrame, prior: str, variants: Sequence[str] | None = None) 
         ratios of two values in the intervals of the two medians.
     """
     found = medians(rows[rows["prior"] == prior])
-    trained: Any
-    theory: Any
     trained, theory = (
-        found[found["source"] == source].set_index(["policy", "depth"])
-        for source in ("transformer", "theory")
+        part.merge(part[part["policy"] == FULL], on="depth", suffixes=("", "_full"))
+        for part in (found[found["source"] == source] for source in ("transformer", "theory"))
     )
-    names = [name for name in dict.fromkeys(trained.index.get_level_values(0)) if name != FULL]
-    table = []
-    for name in names if variants is None else variants:
-        for depth in trained.loc[name].index:
-            own: Any = trained.loc[(name, depth)]
-            full: Any = trained.loc[(FULL, depth)]
-            told = all((which, depth) in theory.index for which in (name, FULL))
-            table.append(
-                {
-                    "policy": name,
-                    "depth": int(depth),
-                    "ratio": own["risk"] / full["risk"],
-                    "low": own["low"] / full["high"],
-                    "high": own["high"] / full["low"],
-                    "predicted": theory.loc[(name, depth), "risk"] / theory.loc[(FULL, depth), "risk"]
-                    if told
-                    else np.nan,
-                }
-            )
-    return pd.DataFrame(table, columns=["policy", "depth", "ratio", "low", "high", "predicted"])
+    predicted = theory.assign(predicted=theory["risk"] / theory["risk_full"])
+    table = trained.assign(
+        ratio=trained["risk"] / trained["risk_full"],
+        low=trained["low"] / trained["high_full"],
+        high=trained["high"] / trained["low_full"],
+    ).merge(predicted[["policy", "depth", "predicted"]], on=["policy", "depth"], how="left")
+    wanted = table["policy"] != FULL if variants is None else table["policy"].isin(variants)
+    columns = ["policy", "depth", "ratio", "low", "high", "predicted"]
+    return table.loc[wanted, columns].reset_index(drop=True)

@@ -3,7 +3,6 @@
 Only the paper's abstract and summaries were at hand; how a claim is tested is ours.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,8 +135,9 @@ def _function_vectors(vectors: FunctionVectors) -> list[Claim]:
 
 
 def _as_predicted(rows: pd.DataFrame, prior: str) -> list[Claim]:
-    found = medians(rows[(rows["prior"] == prior) & (rows["policy"] == FULL)])
-    both: Any = _beside(found, "transformer", "theory", ["depth"])
+    found = medians(rows[(rows["prior"] == prior) & (rows["policy"] == FULL) & (rows["depth"] > 0)])
+    trained, theory = (found[found["source"] == source] for source in ("transformer", "theory"))
+    both: Any = trained.merge(theory, on="depth", suffixes=("", "_theory"))
     if both.empty:
         return []
     ratio, low, high = (both[name] / both["risk_theory"] - 1 for name in ("risk", "low", "high"))
@@ -185,20 +185,13 @@ def _part_is_needed(rows: pd.DataFrame, prior: str, variant: str, claim: str) ->
 
 
 def _null_needs_no_part(rows: pd.DataFrame) -> Claim:
-    found = medians(rows[(rows["prior"] == _NULL) & (rows["source"] == "transformer")])
-    full = found[found["policy"] == FULL].set_index("depth")
-    at: Any = full.loc[found[found["policy"] != FULL]["depth"]].reset_index(drop=True)
-    rest: Any = found[found["policy"] != FULL].reset_index(drop=True)
-    ratio, low, high = (
-        rest["risk"] / at["risk"] - 1,
-        rest["low"] / at["high"] - 1,
-        rest["high"] / at["low"] - 1,
-    )
+    table: Any = gaps(rows, _NULL)
+    ratio, low, high = (table[name] - 1 for name in ("ratio", "low", "high"))
     worst = ratio.abs().idxmax()
     return Claim(
         "Without a hierarchy no part is needed: on the matched Gaussian all transformers are equal",
-        f"risk over the full one's - 1, largest over depths and variants ({rest['policy'][worst]}, depth "
-        f"{rest['depth'][worst]})",
+        f"risk over the full one's - 1, largest over depths and variants ({table['policy'][worst]}, depth "
+        f"{table['depth'][worst]})",
         ratio[worst], low[worst], high[worst], f"within {_EQUAL:g}", bool(abs(ratio[worst]) <= _EQUAL),
     )  # fmt: skip
 
@@ -221,9 +214,3 @@ def _hierarchy_pays(rows: pd.DataFrame, prior: str, depth: int) -> list[Claim]:
             null["risk"] / tree["risk"], low, high, "above 1", bool(low > 1),
         )
     ]  # fmt: skip
-
-
-def _beside(found: pd.DataFrame, source: str, other: str, keys: Sequence[str]) -> pd.DataFrame:
-    left, right = (found[found["source"] == name] for name in (source, other))
-    both = left.merge(right, on=list(keys), suffixes=("", f"_{other}"))
-    return both[both["depth"] > 0].reset_index(drop=True)
