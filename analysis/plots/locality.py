@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Real
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -187,7 +186,7 @@ def _diagram(axis: Axes, graphs: Sequence[tuple[Look, pd.DataFrame]], scales: in
     """A cell for each graph and depth: risk of the agents, which colours it, and theory's below, smaller."""
     depths = np.unique(np.concatenate([part["depth"] for _, part in graphs]))
     agents, theory = (
-        np.array([_risks(part[part["source"] == source], depths) for _, part in graphs])
+        np.array([_risks(part, source).reindex(depths) for _, part in graphs], dtype=float)
         for source in ("agents", "theory")
     )
     norm, colours = LogNorm(floor, 1.0, clip=True), CELLS
@@ -230,7 +229,6 @@ def _diagram(axis: Axes, graphs: Sequence[tuple[Look, pd.DataFrame]], scales: in
     as_cells(axis)
 
 
-def _risks(rows: pd.DataFrame, depths: Real[np.ndarray, " depths"]) -> Float[np.ndarray, " depths"]:
-    """Risk at each depth; NaN where there is none."""
-    found = dict(zip(rows["depth"], rows["risk"], strict=True))
-    return np.array([float(found.get(depth, np.nan)) for depth in depths])
+def _risks(rows: pd.DataFrame, source: str) -> "pd.Series[float]":
+    """Risk of one source by depth."""
+    return rows[rows["source"] == source].set_index("depth")["risk"]

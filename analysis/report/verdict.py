@@ -52,7 +52,7 @@ def locality_sentence(depths: pd.DataFrame, contexts: pd.DataFrame) -> str:
     found = sorted(agents["depth"].unique())
     middle = found[len(found) // 2]
     at = agents[agents["depth"] == middle].sort_values("mixing_time")
-    listed = ", ".join(f"{_graph(row)} {_number(row)}" for _, row in at.iterrows())
+    listed = ", ".join(f"{row['family'].replace('_', ' ')} {_number(row)}" for _, row in at.iterrows())
     parts = [f"After {middle} rounds gossip is at: {listed}"]
     both = agents.merge(
         depths[depths["source"] == "theory"], on=["family", "depth"], suffixes=("", "_theory")
@@ -87,7 +87,9 @@ def vectors_sentence(probes: pd.DataFrame, alignment: pd.DataFrame, patching: pd
     read = probes.pivot(index="layer", columns="scale", values="value")
     half = (1 + probes.groupby("scale")["chance"].first()) / 2
     first = {scale: _first(read[scale], half[scale]) for scale in read.columns}
-    layers = ", ".join(f"{scale} after layer {_layer(layer)}" for scale, layer in first.items())
+    layers = ", ".join(
+        f"{scale} after layer {'none' if layer is None else layer}" for scale, layer in first.items()
+    )
     known = [layer for layer in first.values() if layer is not None]
     ordered = known == sorted(known) and len(known) == len(first)
     order = "coarse first, then finer" if ordered else "not coarse first"
@@ -121,14 +123,6 @@ def _first(accuracy: "pd.Series[float]", level: float) -> int | None:
     """The first layer whose probe is above half of the way from chance to certainty."""
     above = accuracy[accuracy > level]
     return int(above.index[0]) if len(above) else None
-
-
-def _layer(layer: int | None) -> str:
-    return "none" if layer is None else str(layer)
-
-
-def _graph(row: Any) -> str:
-    return str(row["family"]).replace("_", " ")
 
 
 def largest_z(rows: pd.DataFrame) -> tuple[float, int] | None:
