@@ -141,9 +141,7 @@ def steering_curve(
         steered: last estimate of one token at each strength.
         control: the same, with a random direction of equal length in its place.
         unsteered: last estimate without it.
-        atoms: true atom of each prompt.
-        prior: a tree.
-        turn: the two branches.
+        atoms, prior, turn: as for `branch_directions`.
 
     Returns:
         Columns strength, scale, value, se, control, control_se, turned, turned_se, control_turned,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -115,10 +116,7 @@ def _keys(comparison: Comparison, plan: AblationSection) -> Iterator[Key]:
     if comparison.prior.kind == "tree" and plan.null:
         variants[_NULL] = list(plan.null)
     for prior, names in variants.items():
-        for variant in names:
-            for depth in range(1, comparison.run.rounds + 1):
-                for seed in range(plan.seeds):
-                    yield prior, variant, depth, seed
+        yield from product([prior], names, range(1, comparison.run.rounds + 1), range(plan.seeds))
 
 
 def _rows(

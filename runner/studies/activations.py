@@ -1,7 +1,7 @@
 """Workspaces and queries layer by layer, of the torch module and of agents, and answers if changed."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -136,7 +136,11 @@ def module_activations(
     arguments = _arguments(system, mixing, prompts, dtype)
     rows, width = len(arguments[2]), model.sizes.width
     workspaces = [model.start.expand(len(prompts), rows, width)]
-    hooks = [layer.update.register_forward_hook(_keep(workspaces)) for layer in model.rounds()]
+
+    def keep(_block: nn.Module, _heard: tuple[Tensor, ...], thought: Tensor) -> None:
+        workspaces.append(workspaces[-1] + thought)
+
+    hooks = [layer.update.register_forward_hook(keep) for layer in model.rounds()]
     with torch.no_grad():
         estimates = model(*arguments)
         asked = [layer.query(before) for layer, before in zip(model.rounds(), workspaces, strict=False)]
@@ -162,14 +166,11 @@ def module_estimates(
     The module's own forward pass runs on from the changed workspaces: they take the block of its start.
 
     Args:
-        model: the transformer, as deep as system.rounds.
-        system: addresses the prompts and the noise; its policy is not used.
-        mixing: who hears whom.
+        model, system, mixing, dtype: as for `module_activations`.
         prompts: consecutive prompt indices: a patch counts its donors among them.
         layer: after which the workspace is changed, 0..L.
         change: what is done to it, the very object that changes the agents; with a choice of tokens there
             is a row for each token.
-        dtype: precision of the forward pass.
 
     Source: E. Todd et al., Function vectors in large language models, arXiv:2310.15213.
     """
@@ -187,15 +188,6 @@ def module_estimates(
             rest, {"start": changed}, (inputs, labels, weights, channel, noise[layer:])
         )
     return _array(estimates)
-
-
-def _keep(workspaces: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    """A hook on the feedforward block that appends the workspace after it."""
-
-    def keep(_block: nn.Module, _heard: tuple[Tensor, ...], thought: Tensor) -> None:
-        workspaces.append(workspaces[-1] + thought)
-
-    return keep
 
 
 def _arguments(system: System, mixing: Mixing, prompts: range, dtype: torch.dtype) -> _Arguments:

@@ -31,7 +31,6 @@ from analysis.plots.function_vectors import (
 from analysis.report.tables import by_scale_and_layer
 from analysis.report.verdict import vectors_sentence
 from runner.built import Built
-from runner.config.experiment import Experiment
 from runner.errors import UsageError
 from runner.storage.files import new_folder, write_figure
 from runner.studies.activations import (
@@ -58,12 +57,7 @@ def prepare(built: Built) -> Callable[[Session], Findings]:
     Raises:
         UsageError: naming the key, what was given, what is possible.
     """
-    _check(built.experiment)
-    return partial(_run, built)
-
-
-def _check(experiment: Experiment) -> None:
-    """Refuse an experiment without scales, layers, or prompts enough to be examined."""
+    experiment = built.experiment
     if experiment.prior.kind != "tree":
         possible = '"tree": other priors have no branches to read'
         raise UsageError("prior.kind", experiment.prior.kind, possible)
@@ -72,6 +66,7 @@ def _check(experiment: Experiment) -> None:
     if experiment.task.prompts < _FEWEST:
         possible = f"{_FEWEST} or more, half of which fit the probes"
         raise UsageError("task.prompts", experiment.task.prompts, possible)
+    return partial(_run, built)
 
 
 def _run(built: Built, session: Session) -> Findings:
