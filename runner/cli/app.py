@@ -22,7 +22,7 @@ from runner.cli.console import (
     run_answer,
 )
 from runner.cli.exit import exit_codes
-from runner.cli.options import AddressOption, Call, JsonOption, on_a_file, watching
+from runner.cli.options import AddressOption, Call, JsonOption, on_a_file, playing
 from runner.engines.local import LocalEngine
 from runner.progress import Progress
 from runner.simulation.resume import resume as resume_run
@@ -72,10 +72,7 @@ def run(call: Call, address: AddressOption = None) -> None:
     check_room(experiment, call.out)
     progress = Progress()
     built = _with_weights(built, call.out, progress)
-    with (
-        closing(open_engine(experiment, address, progress)) as engine,
-        watching(experiment, progress) as watch,
-    ):
+    with playing(experiment, address, progress) as (engine, watch):
         result = simulate(built, engine=engine, out=call.out, on_round=watch)
     call.answer(run_answer(result), partial(print_run, result))
 
@@ -91,10 +88,7 @@ def resume(
         experiment, progress = read_stopped(folder)[0], Progress()
         trained = POLICIES[experiment.policy.kind].is_trained
         learned = _with_weights(build(experiment), folder.parent, progress).learned if trained else None
-        with (
-            closing(open_engine(experiment, address, progress)) as engine,
-            watching(experiment, progress) as watch,
-        ):
+        with playing(experiment, address, progress) as (engine, watch):
             result = resume_run(folder, engine=engine, learned=learned, on_round=watch)
         answer(run_answer(result), partial(print_run, result))
 

@@ -1,7 +1,7 @@
 """What the commands share: options, reading of files and presets, where things are put."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import wraps
 from importlib.resources import files
 from inspect import Signature, signature
@@ -13,8 +13,10 @@ import typer
 from runner.cli.console import Answer, answering
 from runner.config.experiment import Experiment, assignments, load
 from runner.config.studies import Comparison
+from runner.engines import Engine
 from runner.errors import UsageError, nearest
 from runner.progress import Progress
+from runner.simulation.simulate import open_engine
 from runner.storage.files import check_folder
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Experiment file (TOML) or preset.")]
@@ -97,10 +99,15 @@ def on_a_file(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def watching(experiment: Experiment, progress: Progress) -> Iterator[Callable[[range, int], None]]:
-    """Shows how many rounds of how many prompts were played."""
+def playing(
+    experiment: Experiment, address: str | None, progress: Progress
+) -> Iterator[tuple[Engine, Callable[[range, int], None]]]:
+    """The engine that an experiment names, and what shows how many rounds of how many prompts it played."""
     rounds = experiment.run.rounds + 1
-    with progress.task("rounds", rounds * experiment.task.prompts) as advance:
+    with (
+        closing(open_engine(experiment, address, progress)) as engine,
+        progress.task("rounds", rounds * experiment.task.prompts) as advance,
+    ):
         done = 0
 
         def watch(prompts: range, round: int) -> None:
@@ -108,4 +115,4 @@ def watching(experiment: Experiment, progress: Progress) -> Iterator[Callable[[r
             done += len(prompts)
             advance(done, f"round {round}")
 
-        yield watch
+        yield engine, watch
