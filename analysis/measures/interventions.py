@@ -107,7 +107,9 @@ def branch_directions(
         array([[6.],
                [6.]])
     """
-    nodes, taken = _nodes(prior, turn), relative_branches(prior.branches)[:, turn.scale - 1]
+    # The node at which each atom takes its branch of the scale.
+    nodes = prior.branches[:, turn.scale - 2] if turn.scale > 1 else np.zeros(len(prior.atoms), dtype=int)
+    taken = relative_branches(prior.branches)[:, turn.scale - 1]
     directions = np.empty((len(prior.atoms), len(workspaces)))
     for node in np.unique(nodes):
         means = []
@@ -165,11 +167,6 @@ def steering_curve(
             row |= columns(**{far: mean_over_prompts(way[chosen]), often: _share(there, chosen)})
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _nodes(prior: Prior, turn: Turn) -> Int[np.ndarray, " M"]:
-    """The node at which each atom takes its branch of the scale."""
-    return prior.branches[:, turn.scale - 2] if turn.scale > 1 else np.zeros(len(prior.atoms), dtype=int)
 
 
 def _share(true: Bool[np.ndarray, " B"], chosen: Bool[np.ndarray, " B"]) -> Estimate:

@@ -6,7 +6,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -148,7 +147,8 @@ def steering_curves(rows: pd.DataFrame, caption: str, value: str = "value") -> F
 
 def _map(axis: Axes, rows: pd.DataFrame, names: Sequence[str], low: float) -> None:
     """A number with its standard error in each cell, scales downwards, layers across."""
-    values, errors = (_table(rows, column) for column in ("value", "se"))
+    table = rows.pivot(index="scale", columns="layer", values=["value", "se"])
+    values, errors = (table[column].to_numpy(dtype=float) for column in ("value", "se"))
     axis.imshow(np.ma.masked_invalid(values), cmap=_MAP, vmin=low, vmax=1.0, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         dark = (value - low) / (1.0 - low) < _DARK
@@ -166,10 +166,6 @@ def _control(rows: pd.DataFrame, layer: int, shown_at: int) -> pd.DataFrame:
     """The controls of one layer, as a column of the map."""
     control = rows[rows["layer"] == layer]
     return control.assign(layer=shown_at, value=control["control"], se=control["control_se"])
-
-
-def _table(rows: pd.DataFrame, column: str) -> Float[np.ndarray, "scales layers"]:
-    return rows.pivot(index="scale", columns="layer", values=column).to_numpy(dtype=float)
 
 
 def _name(layer: int) -> str:

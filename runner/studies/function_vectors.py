@@ -22,12 +22,7 @@ from analysis.measures.probes import (
     query_spread,
     relative_branches,
 )
-from analysis.plots.function_vectors import (
-    patching_map,
-    probe_map,
-    query_alignment,
-    steering_curves,
-)
+from analysis.plots.function_vectors import patching_map, probe_map, query_alignment, steering_curves
 from analysis.report.tables import by_scale_and_layer
 from analysis.report.verdict import vectors_sentence
 from runner.built import Built

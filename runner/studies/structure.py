@@ -12,11 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from agents.prior import PRIORS, amplitudes
-from analysis.plots.structure import (
-    depth_against_structure,
-    gain_against_structure,
-    pooled_against_tokens,
-)
+from analysis.plots.structure import depth_against_structure, gain_against_structure, pooled_against_tokens
 from analysis.statistics import standard_error
 from analysis.theory.closed_forms.asymptotic import pooled_signal_to_noise
 from analysis.theory.evolution.complete import Prediction
