@@ -40,6 +40,7 @@ _UNBOUNDED = 2_000  # prompts on which baselines are scored
 
 Key = tuple[str, str, int, int]  # prior, variant, depth, seed
 Models = dict[Key, Trained[Transformer]]
+_TOLD = "{0[1]}, {0[0]}".format  # how the progress names a prior and a variant
 
 
 def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
@@ -137,7 +138,7 @@ def _curve(
 def _transformer_rows(wanted: dict[Key, Built], models: Models, session: Session) -> pd.DataFrame:
     """Risk of each model; those of one variant are scored on the same prompts at once."""
     parts = []
-    for (prior, variant), deepest in session.each("scoring", _deepest(wanted), _told):
+    for (prior, variant), deepest in session.each("scoring", _deepest(wanted).items(), _TOLD):
         mine = {key: trained for key, trained in models.items() if key[:2] == (prior, variant)}
         prompts = range(deepest.experiment.task.prompts)
         risks = last_risks([trained.model() for trained in mine.values()], deepest, prompts)
@@ -149,7 +150,7 @@ def _transformer_rows(wanted: dict[Key, Built], models: Models, session: Session
 def _theory_rows(wanted: dict[Key, Built], plan: AblationSection, session: Session) -> pd.DataFrame:
     """What theory says of each variant, and by which rule."""
     parts = []
-    for (prior, variant), deepest in session.each("theory", _deepest(wanted), _told):
+    for (prior, variant), deepest in session.each("theory", _deepest(wanted).items(), _TOLD):
         found = predict_variant(deepest, plan.theory_samples)
         parts.append(_curve("theory", prior, variant, found.risk, found.risk_se, rule=found.rule[1:]))
     return pd.concat(parts)
@@ -158,11 +159,6 @@ def _theory_rows(wanted: dict[Key, Built], plan: AblationSection, session: Sessi
 def _deepest(wanted: dict[Key, Built]) -> dict[tuple[str, str], Built]:
     """The deepest model of each prior and variant."""
     return {key[:2]: built for key, built in wanted.items() if key[3] == 0}
-
-
-def _told(group: tuple[str, str]) -> str:
-    prior, variant = group
-    return f"{variant}, {prior}"
 
 
 def _priors(base: Built, wanted: dict[Key, Built], policy: str) -> dict[str, Built]:
@@ -175,7 +171,8 @@ def _priors(base: Built, wanted: dict[Key, Built], policy: str) -> dict[str, Bui
 def _agent_rows(base: Built, wanted: dict[Key, Built], session: Session) -> pd.DataFrame:
     """Explicit agents on the same prompts."""
     parts = []
-    for prior, built in session.each("agents", _priors(base, wanted, "adaptive"), "adaptive, {}".format):
+    priors = _priors(base, wanted, "adaptive")
+    for prior, built in session.each("agents", priors.items(), "adaptive, {}".format):
         found = simulate(built, engine=session.engine)
         parts.append(_curve("agents", prior, "adaptive", found.risk, found.risk_se))
     return pd.concat(parts)
@@ -198,7 +195,7 @@ def _baseline_rows(base: Built, plan: AblationSection, session: Session) -> pd.D
     designs = [design_for(kind, depth, seed) for kind in plan.unconstrained for depth in depths]
     jobs = [baseline_job_of(base, design) for design in designs]
     trained = trained_baselines(jobs, session.weights, session.workers, session.progress)
-    models = dict(zip(designs, trained, strict=True))
+    models = list(zip(designs, trained, strict=True))
     parts, prompts = [], range(min(_UNBOUNDED, experiment.task.prompts))
     step = "scoring, messages unbounded"
     for design, model in session.each(step, models, lambda one: f"{one.kind}, depth {one.layers}"):
@@ -213,7 +210,7 @@ def _difference(wanted: dict[Key, Built], models: Models, session: Session) -> f
     prior = next(iter(wanted))[0]
     mine = {key: built for key, built in wanted.items() if key[:2] == (prior, FULL) and key[3] == 0}
     largest = 0.0
-    for key, built in session.each("weights on agents", mine, lambda key: f"depth {key[2]}"):
+    for key, built in session.each("weights on agents", mine.items(), lambda key: f"depth {key[2]}"):
         few = min(_BESIDE, built.experiment.task.prompts)
         fewer = built.varied({"task.prompts": few, "run.trace": "none"})
         largest = max(largest, on_agents(models[key], fewer, session.engine).difference)

@@ -1,7 +1,7 @@
 """What all studies share: what they run with, and what they give."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -43,11 +43,11 @@ class Session(NamedTuple):
         return self.out / "weights"
 
     def each(
-        self, step: str, items: Mapping[Key, Item], note: Callable[[Key], str]
+        self, step: str, items: Collection[tuple[Key, Item]], note: Callable[[Key], str]
     ) -> Iterator[tuple[Key, Item]]:
         """The items of a long step one after the other; the progress shows at which key it is."""
         with self.progress.task(step, len(items)) as advance:
-            for done, (key, item) in enumerate(items.items()):
+            for done, (key, item) in enumerate(items):
                 advance(done, note(key))
                 yield key, item
 

@@ -27,6 +27,7 @@ from runner.training.job import job_of
 INFINITE = "adaptive, infinite N"  # the policy's name in rows of closed forms
 
 Pair = tuple[str, str]  # prior, policy
+_TOLD = "{0[1]}, {0[0]}".format  # how the progress names a pair
 
 
 def compare(comparison: Comparison, session: Session) -> Findings:
@@ -114,7 +115,7 @@ def _rows(
 def _theory(comparison: Comparison, pairs: dict[Pair, Built], session: Session) -> pd.DataFrame | None:
     """State evolution and closed forms, for the policies that have them."""
     depths, parts = range(comparison.run.rounds + 1), []
-    for (prior, policy), built in session.each("theory: state evolution", pairs, _told):
+    for (prior, policy), built in session.each("theory: state evolution", pairs.items(), _TOLD):
         found = predict_scenario(built.scenario, comparison.compare.theory_samples)
         if found is not None:
             parts.append(_rows("theory", prior, policy, depths, found.risk, found.risk_se))
@@ -126,7 +127,7 @@ def _theory(comparison: Comparison, pairs: dict[Pair, Built], session: Session) 
 
 def _agents(pairs: dict[Pair, Built], session: Session) -> dict[Pair, Simulation]:
     measured = {}
-    for pair, built in session.each("agents", pairs, _told):
+    for pair, built in session.each("agents", pairs.items(), _TOLD):
         measured[pair] = simulate(built, engine=session.engine, out=session.out, name=_slug(*pair))
     return measured
 
@@ -150,8 +151,8 @@ def _transformers(
     if not variants:
         return None, None
     parts, largest = [], 0.0
-    step = "transformers, and their weights on agents"
-    for (variant, depth), built in session.each(step, variants, lambda key: f"{key[0]}, depth {key[1]}"):
+    step, note = "transformers, and their weights on agents", "{0[0]}, depth {0[1]}".format
+    for (variant, depth), built in session.each(step, variants.items(), note):
         name, prior = _slug("transformer", variant, str(depth)), built.experiment.prior.kind
         found = on_agents(trained[variant, depth], built, session.engine, session.out, name)
         largest = max(largest, found.difference)
@@ -170,11 +171,6 @@ def _null_gap(measured: dict[Pair, Simulation]) -> tuple[float, float] | None:
         return None
     gap = paired_difference(adaptive.prompt_risk[-1], static.prompt_risk[-1])
     return float(gap.value), float(gap.error)
-
-
-def _told(pair: Pair) -> str:
-    prior, policy = pair
-    return f"{policy}, {prior}"
 
 
 def _slug(*words: str) -> str:

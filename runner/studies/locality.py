@@ -133,13 +133,11 @@ def _depths(plan: LocalitySection, graphs: dict[str, Built], session: Session) -
 def _turns(plan: LocalitySection, graphs: dict[str, Built], session: Session) -> list[Row]:
     rows: list[Row] = []
     depth = _middle(plan)
-    with session.progress.task("rounds per scale", len(graphs) * len(plan.turns)) as advance:
-        for family, deepest in graphs.items():
-            for turn in plan.turns:
-                advance(len(rows) // 2, f"{family}, T = {turn}")
-                shared: Row = {"family": family, "rounds_per_scale": turn, "depth": depth}
-                built = deepest.varied({"run.rounds": depth, "policy.rounds_per_scale": turn})
-                rows += _pair(built, shared, plan, session)
+    cases = [((family, turn), deepest) for family, deepest in graphs.items() for turn in plan.turns]
+    for (family, turn), deepest in session.each("rounds per scale", cases, "{0[0]}, T = {0[1]}".format):
+        shared: Row = {"family": family, "rounds_per_scale": turn, "depth": depth}
+        built = deepest.varied({"run.rounds": depth, "policy.rounds_per_scale": turn})
+        rows += _pair(built, shared, plan, session)
     return rows
 
 
@@ -164,7 +162,7 @@ def _contexts(
             row = {"source": source, "policy": policy, "context": context}
             rows.append({**row, "risk": float(value), "risk_se": float(error)})
 
-    for policy, built in session.each("causal graph", contexts, str):
+    for policy, built in session.each("causal graph", contexts.items(), str):
         trained = built.entry.is_trained
         if trained:
             built = built.with_weights(export(train(built, session.out, session.progress).model()))
