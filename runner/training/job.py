@@ -20,7 +20,7 @@ from topology.mixing import Mixing
 
 # Raised by every change after which the same job gives other weights, and by no other: trained weights are
 # kept under it. A test compares the losses of short trainings with those recorded for this version.
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 REPORT_EVERY = 100  # steps between two reports of progress
 _WORKSPACES = 2048  # in a step, on graphs whose tokens hear different things
 _FINE_BITS = 8  # of a message that rounds to less than a 60th of its standard deviation

@@ -31,9 +31,9 @@ class Use(IntEnum):
 class Tokens(NamedTuple):
     """Examples of every token, and the standard normal noise of its transmitter in each layer."""
 
-    inputs: Float[Tensor, "models B N d"]
+    inputs: Float[Tensor, "models d B N"]
     labels: Float[Tensor, "models B N"]
-    noise: list[Float[Tensor, "models B N K"]]
+    noise: list[Float[Tensor, "models K B N"]]
     mixing: Float[Tensor, "rows N"]
     channel: Channel
 
@@ -44,30 +44,33 @@ class Tokens(NamedTuple):
 
     def field(
         self,
-        raw: Float[Tensor, "some B rows K d"],
-        scale: Float[Tensor, "some B rows K 1"],
-        vector: Float[Tensor, "some B rows d"] | None,
-        said: Float[Tensor, "some B rows K"],
+        raw: Float[Tensor, "some K d asked"],
+        scale: Float[Tensor, "some K asked"],
+        vector: Float[Tensor, "some d asked"] | None,
+        said: Float[Tensor, "some K asked"],
         layer: int,
-    ) -> Float[Tensor, "some B rows K"]:
+    ) -> Float[Tensor, "some K columns"]:
         """What the first models of a stack hear in a layer, as `Transformer.forward` computes it.
 
-        The query is `raw` times `scale`, of norm 1.
+        The query is `raw` times `scale`, of norm 1. There is a column for each prompt and receiver; in what
+        comes in it may be for each receiver alone, where all prompts ask the same.
         """
-        some, query = len(raw), raw * scale
-        tokens = self.inputs[:some, :, :, None]  # [some, B, N, 1, d]
-        key = (query * tokens).sum(-1)  # [some, B, N, K]
-        value = self.labels[:some, :, :, None]
+        some, heads, dim, _ = raw.shape
+        query = (raw * scale[:, :, None]).view(some, heads, dim, -1, self.receivers)
+        said = said.view(some, heads, -1, self.receivers)
+        tokens = self.inputs[:some, None]  # [some, 1, d, B, N] beside [some, K, d, B, rows]
+        key = (query * tokens).sum(2)  # [some, K, B, N]
+        value = self.labels[:some, None]
         if vector is not None:
-            own = vector[:, :, :, None]
-            value = value - (own * tokens).sum(-1)
-            said = said + (query * own).sum(-1)
+            own = vector.view(some, 1, dim, -1, self.receivers)
+            value = value - (own * tokens).sum(2)
+            said = said + (query * own).sum(2)
         message = key * value + said
         if self.channel.noise:
             message = message + self.channel.noise * self.noise[layer][:some]
         message = transmit(message, self.channel)
         # Model by model: a product of matrices may round a row by its place among the rows.
-        return torch.stack([(one.mT @ self.mixing.T).mT for one in message])
+        return torch.stack([one @ self.mixing.T for one in message]).flatten(2)
 
 
 class Statistics(NamedTuple):
@@ -76,9 +79,9 @@ class Statistics(NamedTuple):
     mean over tokens of m = u'(X'y / N - (X'X / N) v) + u.v + e, for messages that are not clipped.
     """
 
-    answer: Float[Tensor, "models B d"]  # X'y / N
-    gram: list[Float[Tensor, "B d d"]]  # X'X / N of each model's prompts
-    noise: list[Float[Tensor, "models B K"]]
+    answer: Float[Tensor, "models d B"]  # X'y / N
+    unseen: Float[Tensor, "models d d B"]  # 1 - X'X / N: what the tokens do not see of a vector
+    noise: list[Float[Tensor, "models K B"]]
 
     @property
     def receivers(self) -> int:
@@ -87,39 +90,35 @@ class Statistics(NamedTuple):
 
     def field(
         self,
-        raw: Float[Tensor, "some B 1 K d"],
-        scale: Float[Tensor, "some B 1 K 1"],
-        vector: Float[Tensor, "some B 1 d"] | None,
-        said: Float[Tensor, "some B 1 K"],
+        raw: Float[Tensor, "some K d asked"],
+        scale: Float[Tensor, "some K asked"],
+        vector: Float[Tensor, "some d asked"] | None,
+        said: Float[Tensor, "some K asked"],
         layer: int,
-    ) -> Float[Tensor, "some B 1 K"]:
+    ) -> Float[Tensor, "some K columns"]:
         """What the first models of a stack hear in a layer; a product is cheaper to scale than a query."""
-        heard = self.answer[: len(raw)]
+        some = len(raw)
+        heard = self.answer[:some]
         if vector is not None:
-            heard = heard + self.missed(vector[:, :, 0])
-        along = (raw * heard[:, :, None, None]).sum(-1) * scale[..., 0]
-        return along + said + self.noise[layer][: len(raw), :, None]
-
-    def missed(self, vector: Float[Tensor, "some B d"]) -> Float[Tensor, "some B d"]:
-        """v - (X'X / N) v: the part of a vector that the tokens do not see; its own transpose."""
-        pairs = zip(self.gram, vector[..., None], strict=False)  # no copies of the matrices are made
-        return vector - torch.stack([torch.bmm(gram, own)[..., 0] for gram, own in pairs])
+            heard = heard + (self.unseen[:some] * vector[:, :, None]).sum(1)
+        return torch.addcmul(said + self.noise[layer][:some], (raw * heard[:, None]).sum(2), scale)
 
 
 class Prompts(NamedTuple):
     """Prompts of one step for a stack of models: the true task and what can be heard of it."""
 
-    task: Float[Tensor, "models B d"]
+    task: Float[Tensor, "models d B"]
     heard: Tokens | Statistics
 
 
 class _Draw(NamedTuple):
-    """What one stream yields: the true task; inputs [B, d, N] and labels, or gram and answer; the noise."""
+    """What one stream yields: the true task; inputs [d, B, N] and labels [B, N], or what the tokens do not
+    see [d, d, B] and answer [d, B]; the noise."""
 
-    task: Float[Tensor, "B d"]
-    first: Float[Tensor, "B d _"]
-    second: Float[Tensor, "B _"]
-    noise: list[Float[Tensor, "..."]]
+    task: Float[Tensor, "d B"]
+    first: Float[Tensor, "d _ _"]
+    second: Float[Tensor, "_ _"]
+    noise: list[Float[Tensor, "K ..."]]
 
 
 @dataclass(frozen=True)
@@ -167,9 +166,9 @@ class Stream:
         """So many prompts more."""
         this, generator = self._material, self._generators[0]
         atom = torch.multinomial(this.weights, size, replacement=True, generator=generator)
-        task = this.atoms[atom]
+        task = this.atoms.T[:, atom]
         if this.factor.any():
-            task = task + self._normal(generator, size, this.factor.shape[1]) @ this.factor.T
+            task = task + this.factor @ self._normal(generator, this.factor.shape[1], size)
         return self._moments(task, generator) if this.statistics else self._tokens(task, generator)
 
     def state(self, layers: int) -> UInt8[np.ndarray, "generators bytes"]:
@@ -181,36 +180,37 @@ class Stream:
         for generator, row in zip(self._generators, state, strict=False):
             generator.set_state(torch.from_numpy(row.copy()))
 
-    def _tokens(self, task: Float[Tensor, "B d"], generator: torch.Generator) -> _Draw:
-        this, (size, dim) = self._material, task.shape
+    def _tokens(self, task: Float[Tensor, "d B"], generator: torch.Generator) -> _Draw:
+        this, (dim, size) = self._material, task.shape
         tokens, heads = this.mixing.shape[1], this.channel.channels
-        flat = self._normal(generator, size * (dim + 1) * tokens)  # one call is faster than two
-        inputs, errors = torch.split(flat, [size * dim * tokens, size * tokens])
-        inputs = inputs.view(size, dim, tokens)
-        labels = (task[:, :, None] * inputs).sum(1) + this.label_noise * errors.view(size, tokens)
+        flat = self._normal(generator, dim + 1, size, tokens)  # one call is faster than two
+        inputs, errors = flat[:dim], flat[dim]
+        labels = (task[:, :, None] * inputs).sum(0) + this.label_noise * errors
         layers = self._generators[1:] if this.channel.noise else []
-        noise = [self._normal(layer, size, tokens, heads) for layer in layers]
+        noise = [self._normal(layer, heads, size, tokens) for layer in layers]
         return _Draw(task, inputs, labels, noise)
 
-    def _moments(self, task: Float[Tensor, "B d"], generator: torch.Generator) -> _Draw:
-        """X'X / N and X'y / N, from the lower triangle that squares to a Wishart matrix.
+    def _moments(self, task: Float[Tensor, "d B"], generator: torch.Generator) -> _Draw:
+        """1 - X'X / N and X'y / N, from the lower triangle that squares to a Wishart matrix.
 
         Source: M. S. Bartlett, On the theory of statistical regression (1933),
             doi:10.1017/S0370164600015637; THEORY.md section 7, state evolution exact at any N.
         """
-        this, (size, dim) = self._material, task.shape
-        tokens = this.mixing.shape[1]
-        freedom = torch.arange(tokens, tokens - dim - 1, -1, device=task.device).clamp_min(1)
-        halves = (freedom / 2).expand(size, dim + 1).contiguous()
-        lower = self._normal(generator, size, dim + 1, dim + 1).tril(-1)
-        lower.diagonal(dim1=1, dim2=2).copy_((2 * torch._standard_gamma(halves, generator)).sqrt())
-        lower = lower[:, :, :tokens]  # fewer tokens than rows: the matrix is singular
-        moments = torch.bmm(lower, lower.mT) / tokens  # of (x, e) [B, d + 1, d + 1]
-        gram = moments[:, :dim, :dim].contiguous()
-        answer = (gram * task[:, None]).sum(-1) + this.label_noise * moments[:, :dim, dim]
+        this, (dim, size) = self._material, task.shape
+        tokens, place = this.mixing.shape[1], task.device
+        freedom = torch.arange(tokens, tokens - dim - 1, -1, device=place).clamp_min(1)
+        halves = (freedom / 2)[:, None].expand(-1, size).contiguous()
+        diagonal = (2 * torch._standard_gamma(halves, generator)).sqrt()
+        below = torch.split(self._normal(generator, dim * (dim + 1) // 2, size), list(range(dim, -1, -1)))
+        moments = torch.zeros(dim + 1, dim + 1, size, device=place)  # of (x, e)
+        for row in range(min(dim + 1, tokens)):  # fewer tokens than rows: the matrix is singular
+            column = torch.cat([diagonal[row : row + 1], below[row]])
+            moments[row:, row:].addcmul_(column[:, None], column, value=1 / tokens)
+        gram, errors = moments[:dim, :dim], moments[dim, :dim]
+        answer = (gram * task[:, None]).sum(0) + this.label_noise * errors
         spread = math.sqrt(this.channel.variance / tokens)
-        noise = [spread * self._normal(layer, size, this.channel.channels) for layer in self._generators[1:]]
-        return _Draw(task, gram, answer, noise)
+        noise = [spread * self._normal(layer, this.channel.channels, size) for layer in self._generators[1:]]
+        return _Draw(task, torch.eye(dim, device=place)[:, :, None] - gram, answer, noise)
 
     def _normal(self, generator: torch.Generator, *shape: int) -> Float[Tensor, "..."]:
         return torch.randn(shape, generator=generator, device=self._material.atoms.device)
@@ -218,17 +218,17 @@ class Stream:
 
 def side_by_side(material: PromptSource, draws: Sequence[_Draw], streams: Sequence[int]) -> Prompts:
     """Prompts for a stack of models, of which model m uses the draw of stream streams[m]."""
-    models = len(streams)
-
-    def gathered(parts: Sequence[Float[Tensor, "..."]]) -> Float[Tensor, "models ..."]:
-        if len(parts) == 1:
-            return parts[0].expand(models, *parts[0].shape)
-        return torch.stack([parts[stream] for stream in streams])
-
-    task, second = gathered([draw.task for draw in draws]), gathered([draw.second for draw in draws])
-    noise = [gathered(layer) for layer in zip(*(draw.noise for draw in draws), strict=True)]
+    task = _gathered([draw.task for draw in draws], streams)
+    first = _gathered([draw.first for draw in draws], streams)
+    second = _gathered([draw.second for draw in draws], streams)
+    noise = [_gathered(layer, streams) for layer in zip(*(draw.noise for draw in draws), strict=True)]
     if material.statistics:
-        return Prompts(task, Statistics(second, [draws[stream].first for stream in streams], noise))
-    # Tokens stay contiguous in memory, whatever is gathered: sums over d run along them.
-    inputs = gathered([draw.first for draw in draws]).mT
-    return Prompts(task, Tokens(inputs, second, noise, material.mixing, material.channel))
+        return Prompts(task, Statistics(second, first, noise))
+    return Prompts(task, Tokens(first, second, noise, material.mixing, material.channel))
+
+
+def _gathered(parts: Sequence[Float[Tensor, "..."]], streams: Sequence[int]) -> Float[Tensor, "models ..."]:
+    """The part of each model's stream; nothing is copied where all have the same one."""
+    if len(parts) == 1:
+        return parts[0].expand(len(streams), *parts[0].shape)
+    return torch.stack([parts[stream] for stream in streams])

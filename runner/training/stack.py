@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from agents.policies.learned import NORM_FLOOR
 from agents.transformer.model import Architecture, Transformer
@@ -95,7 +96,12 @@ class Views(NamedTuple):
 
     def layer(self, index: int, some: int) -> list[Float[Tensor, "some ..."]]:
         """What the first models apply in a layer."""
-        return [part[:some] for part in self.layers[min(index, len(self.layers) - 1)]]
+        return [_first(some, part) for part in self.layers[min(index, len(self.layers) - 1)]]
+
+
+def _first(some: int, part: Float[Tensor, "models ..."]) -> Float[Tensor, "some ..."]:
+    """The first models' part; what is all of it is not cut, as a cut costs time in the backward pass."""
+    return part if len(part) == some else part[:some]
 
 
 class Stack:
@@ -122,47 +128,45 @@ class Stack:
         for weight in self.weights.all():
             weight.requires_grad_()
 
-    def estimates(self, prompts: Prompts) -> list[Float[Tensor, "some B rows d"]]:
-        """Estimates of w after 1, ..., L layers, of the models that have so many."""
+    def estimates(self, prompts: Prompts) -> list[Float[Tensor, "some d columns"]]:
+        """Estimates of w after 1, ..., L layers, of the models that have so many; prompts are columns."""
         task, heard = prompts
-        sizes, size, readout = self.sizes, task.shape[1], self.weights.readout
-        heads, dim, rows = sizes.heads, sizes.dim, heard.receivers
-        workspace = self.weights.start[:, None].expand(-1, size * rows, -1)  # [models, B rows, W]
-        estimate = torch.bmm(workspace, readout.mT)
+        sizes, readout, queries = self.sizes, self.weights.readout, self.sizes.heads * self.sizes.dim
+        workspace = self.weights.start[:, :, None].expand(-1, -1, heard.receivers)  # in any prompt the same
+        estimate = torch.bmm(readout, workspace)
         estimates = []
         for layer, some in enumerate(self.having):
-            workspace, estimate = workspace[:some], estimate[:some]
+            workspace, estimate, readout = (_first(some, part) for part in (workspace, estimate, readout))
             matrix, bias, *update = self.weights.layer(layer, some)
-            asked = torch.baddbmm(bias[:, None], workspace, matrix.mT)  # [some, B rows, K d + K]
-            asked = asked.view(some, size, rows, heads * (dim + 1))
-            raw = asked[..., : heads * dim].view(some, size, rows, heads, dim)
-            scale = torch.rsqrt(raw.square().sum(-1, keepdim=True) + NORM_FLOOR)
-            vector = estimate.view(some, size, rows, dim) if sizes.control_variate else None
-            field = heard.field(raw, scale, vector, asked[..., heads * dim :], layer)
-            hidden = torch.cat([workspace, field.view(some, size * rows, heads)], dim=-1)
-            for index in range(0, len(update), 2):
-                hidden = hidden.relu() if index else hidden
-                hidden = torch.baddbmm(update[index + 1][:, None], hidden, update[index].mT)
-            workspace = workspace + hidden
-            estimate = torch.bmm(workspace, readout[:some].mT)
-            estimates.append(estimate.view(some, size, rows, dim))
+            asked = torch.baddbmm(bias[:, :, None], matrix, workspace)
+            raw, said = torch.split(asked, [queries, sizes.heads], dim=1)
+            raw = raw.view(some, sizes.heads, sizes.dim, -1)
+            scale = torch.rsqrt(raw.square().sum(2) + NORM_FLOOR)
+            field = heard.field(raw, scale, estimate if sizes.control_variate else None, said, layer)
+            if not layer:
+                workspace = workspace[:, :, None].expand(-1, -1, task.shape[-1], -1).flatten(2)
+            hidden = torch.cat([workspace, field], dim=1)
+            if sizes.feedforward:
+                first, lift, *update = update
+                hidden = torch.baddbmm(lift[:, :, None], first, hidden).relu_()
+            matrix, bias = update
+            workspace = torch.baddbmm(workspace, matrix, hidden) + bias[:, :, None]
+            estimate = torch.bmm(readout, workspace)
+            estimates.append(estimate)
         return estimates
 
     def risks(self, prompts: Prompts) -> Float[Tensor, " risks"]:
         """Mean |w - w_l|^2 after l = 1, ..., L layers, each time of the models that have so many."""
-        return torch.cat(
-            [
-                (estimate - prompts.task[: len(estimate), :, None]).square().sum(-1).mean((1, 2))
-                for estimate in self.estimates(prompts)
-            ]
-        )
+        found = torch.cat(self.estimates(prompts))
+        truth = torch.cat([prompts.task[:some] for some in self.having])
+        truth = truth[..., None].expand(-1, -1, -1, prompts.heard.receivers).flatten(2)
+        return mse_loss(found, truth, reduction="none").sum((1, 2)) / truth.shape[2]
 
     def descend(self, prompts: Prompts, shares: Float[Tensor, " risks"]) -> Float[Tensor, " risks"]:
         """The risks; `slope` becomes the gradient of their sum with these shares."""
         risks = self.risks(prompts)
         slopes = torch.autograd.grad(risks, self.weights.all(), shares)
-        for place, slope in zip(self.gradient.all(), slopes, strict=True):
-            place.copy_(slope)
+        torch._foreach_copy_(self.gradient.all(), slopes)
         self.hold()
         return risks.detach()
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from agents.rng import Purpose, uniforms
 from agents.transformer.model import Transformer
@@ -62,7 +63,7 @@ class Cohort:
         depths = [member.depth for member in self.members]
         self.stack = Stack(deepest.architecture, depths, self.weights)
         self.rows = [self.weights[row, :size] for row, size in enumerate(self.sizes)]
-        self.optimiser = self._optimiser()
+        self.counts = [torch.tensor(float(self.step), device=place) for _ in self.members]  # of AdamW
         self.totals = torch.tensor([member.training.total for member in self.members], device=place)
         self.seeds = list(dict.fromkeys(member.job.recipe.seed for member in self.members))
         self.streams = [self._stream(seed) for seed in self.seeds]
@@ -92,14 +93,22 @@ class Cohort:
             [self.seeds.index(member.job.recipe.seed) for member in self.members],
         )
         risks = self.stack.descend(prompts, torch.tensor(self._shares(), device=self.place))
-        for row, (member, size) in enumerate(zip(self.members, self.sizes, strict=True)):
-            gradient = self.stack.slope[row, :size]
-            norm = torch.linalg.vector_norm(gradient)
-            gradient.mul_((member.job.recipe.clip_norm / (norm + 1e-6)).clamp_max(1.0))
-            self.optimiser.param_groups[row]["lr"] = member.job.recipe.rate(self.step)
-        self.optimiser.step()
+        for row, member in enumerate(self.members):
+            self._move(row, member.job.recipe)
         self.totals += risks[self.last]
         self.step += 1
+
+    def _move(self, row: int, recipe: Recipe) -> None:
+        """AdamW, along the gradient of at most the norm of the recipe."""
+        weights, slope, mean, square = (
+            part[row, : self.sizes[row]] for part in (self.weights, self.stack.slope, self.mean, self.square)
+        )
+        excess = ((torch.linalg.vector_norm(slope) + 1e-6) / recipe.clip_norm).clamp_min(1.0)
+        adamw(
+            [weights], [slope], [mean], [square], [], [self.counts[row]],
+            lr=recipe.rate(self.step), beta1=recipe.betas[0], beta2=recipe.betas[1], eps=1e-8,
+            weight_decay=recipe.weight_decay, grad_scale=excess, fused=True, amsgrad=False, maximize=False,
+        )  # fmt: skip
 
     def _shares(self) -> list[float]:
         """Weights of all risks in the loss: 1 at a model's last depth, and what fades out before it."""
@@ -187,25 +196,6 @@ class Cohort:
         for row, part in zip(rows, parts, strict=True):
             row[: len(part)] = torch.from_numpy(part)
         return rows
-
-    def _optimiser(self) -> torch.optim.AdamW:
-        """A group for each model, with its own schedule; moments and weights are rows of this cohort."""
-        groups = []
-        for row, member in enumerate(self.members):
-            recipe, size = member.job.recipe, self.sizes[row]
-            self.rows[row].grad = self.stack.slope[row, :size]
-            groups.append(
-                {"params": [self.rows[row]], "betas": recipe.betas, "weight_decay": recipe.weight_decay}
-            )
-        optimiser = torch.optim.AdamW(groups, fused=True)
-        for row, weights in enumerate(self.rows):
-            size = self.sizes[row]
-            optimiser.state[weights] = {
-                "step": torch.tensor(float(self.step), device=self.place),
-                "exp_avg": self.mean[row, :size],
-                "exp_avg_sq": self.square[row, :size],
-            }
-        return optimiser
 
 
 def train_all(

@@ -98,9 +98,11 @@ def test_a_stack_computes_what_its_models_compute_alone(variant: dict[str, Any],
         model = Transformer(replace(sizes, layers=depth))
         state = layout.unpack(stack.rows[row].numpy())
         model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
-        alone = model(draw.first.mT, draw.second, material.mixing, channel, torch.stack(draw.noise))
+        inputs, noise = draw.first.movedim(0, -1), torch.stack(draw.noise).movedim(1, -1)
+        alone = model(inputs, draw.second, material.mixing, channel, noise)
         for layer in range(depth):
-            torch.testing.assert_close(estimates[layer][row], alone[layer + 1], rtol=1e-4, atol=1e-4)
+            found = estimates[layer][row].unflatten(-1, (-1, rows)).movedim(0, -1)
+            torch.testing.assert_close(found, alone[layer + 1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("variant", [{}, {"feedforward": False}, {"looped": True}])
@@ -140,17 +142,14 @@ def heard(job: Job, count: int) -> np.ndarray:
     material = PromptSource.of(job, CPU)
     prompts = side_by_side(material, [Stream(material, 4, 2).draw(count)], [0])
     dim = job.prior.dim
-    query = torch.zeros(1, count, 1, 1, dim)
-    query[..., 0], query[..., 1] = 0.6, 0.8
+    query = torch.zeros(1, 1, dim, count)
+    query[:, :, 0], query[:, :, 1] = 0.6, 0.8
+    scale, said = torch.ones(1, 1, count), torch.full((1, 1, count), 0.2)
+    near = 0.9 * prompts.task  # a control variate that knows nearly all
     columns = [prompts.task[0]]
-    said = torch.full((1, count, 1, 1), 0.2)
-    for layer, vector in enumerate((None, torch.full((1, count, 1, dim), 0.3))):
-        columns.append(
-            prompts.heard.field(query, torch.ones_like(query[..., :1]), vector, said, layer)[0, :, 0]
-        )
-    near = 0.9 * prompts.task[:, :, None]  # a control variate that knows nearly all
-    columns.append(prompts.heard.field(query, torch.ones_like(query[..., :1]), near, said, 1)[0, :, 0])
-    return torch.cat(columns, dim=1).numpy()
+    for layer, vector in ((0, None), (1, torch.full((1, dim, count), 0.3)), (1, near)):
+        columns.append(prompts.heard.field(query, scale, vector, said, layer)[0])
+    return torch.cat(columns).T.numpy()
 
 
 @pytest.mark.statistical
@@ -175,7 +174,7 @@ def test_statistics_have_the_law_of_tokens(tokens: int) -> None:
 
 def test_training_and_validation_share_no_prompt_and_no_seed() -> None:
     material = PromptSource.of(varied(SMALL, sampling="tokens"), CPU)
-    drawn = [{x.tobytes() for x in Stream(material, 0, 2, use).draw(500).first[:, 0].numpy()} for use in Use]
+    drawn = [{x.tobytes() for x in Stream(material, 0, 2, use).draw(500).first[0].numpy()} for use in Use]
     assert not drawn[0] & drawn[1] and len(drawn[0]) == 500
     seeds = [
         {generator.initial_seed() for generator in Stream(material, seed, 3, use)._generators}

@@ -158,7 +158,7 @@ def _loss(
 ) -> Float[Tensor, ""]:
     """The loss on fresh prompts."""
     drawn = stream.draw(job.design.batch)
-    task, inputs, labels = drawn.task, drawn.first.mT.contiguous(), drawn.second
+    task, inputs, labels = drawn.task.T, drawn.first.movedim(0, -1).contiguous(), drawn.second
     if isinstance(model, LinearSelfAttention):
         return model.loss(task, inputs, labels)
     with torch.autocast(place.type, torch.bfloat16, enabled=place.type == "cuda"):
