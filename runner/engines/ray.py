@@ -8,8 +8,8 @@ rounds are submitted: all rounds are in flight, and results are collected in ord
 import logging
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # a token actor loads neither the progress nor networkx
     from topology.mixing import Mixing
 
 
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # an actor is one of many on its cores
 _ACTOR_BYTES = 60 * 2**20  # memory of an idle actor process
 
 
@@ -81,14 +82,13 @@ def connect(address: str | None = None) -> bool:
     if ray.is_initialized():
         return False
     named = address or os.environ.get("RAY_ADDRESS")
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     if named:
         _check_reachable(named)
         folders = [str(folder_of(name)) for name in PACKAGES]
         try:
             ray.init(
                 address=named,
-                runtime_env={"py_modules": folders, "env_vars": threads},
+                runtime_env={"py_modules": folders, "env_vars": _ONE_THREAD},
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
@@ -97,14 +97,33 @@ def connect(address: str | None = None) -> bool:
                 "--address", named, f"the address of a running Ray cluster ({failure})"
             ) from None
         return False
-    ray.init(
-        num_cpus=available_cores(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": threads},
-    )
+    with _inherited(_ONE_THREAD):
+        ray.init(
+            num_cpus=available_cores(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     return True
+
+
+@contextmanager
+def _inherited(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables of the processes that are started meanwhile, and of theirs.
+
+    A runtime environment would make an actor's start twice as long: Ray then loads itself once to set it up,
+    and once more in the actor.
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _check_reachable(address: str) -> None:
