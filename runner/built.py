@@ -94,7 +94,7 @@ class Built:
     def plan(self) -> Plan:
         """What theory settles for the policy: the order of its questions, and what answers are worth."""
         section, rounds = self.experiment.policy, self.experiment.run.rounds
-        if self._policy is not None or self.entry.theory not in ("state evolution", "averaging"):
+        if self._policy is not None or not self.entry.believes:
             return Plan()
         given = None if section.repeats == "auto" else (float(section.repeats),) * rounds
         setting = self._setting(self.turns, Plan(repeats=given))
@@ -139,7 +139,7 @@ class Built:
     def scenario(self) -> Scenario:
         """The experiment as theory sees it."""
         theory = None if self._policy is not None else self.entry.theory
-        believes = theory in ("state evolution", "averaging")
+        believes = self._policy is None and self.entry.believes
         return Scenario(
             self.prior,
             self.experiment.task.label_noise,
@@ -324,15 +324,14 @@ def _check_policy(experiment: Experiment) -> None:
     """
     section = experiment.policy
     entry = POLICIES[section.kind]
-    believes = entry.theory in ("state evolution", "averaging")
     if section.order not in ("auto", *entry.orders):
         known = " | ".join(f'"{order}"' for order in ("auto", *entry.orders))
         raise UsageError("policy.order", section.order, f"{known} with policy {section.kind}")
-    if section.own_example and not believes:
+    if section.own_example and not entry.believes:
         raise UsageError(
             "policy.own_example", True, f"false with policy {section.kind}, which holds no belief"
         )
-    if section.repeats != "auto" and not (believes and section.belief == "exact"):
+    if section.repeats != "auto" and not (entry.believes and section.belief == "exact"):
         possible = '"auto" but for a belief from the exact law: policy.belief = "exact"'
         raise UsageError("policy.repeats", section.repeats, possible)
 

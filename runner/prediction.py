@@ -27,6 +27,7 @@ from analysis.theory.queries.questions import exact_question, first_question
 from analysis.theory.setting import Scenario
 from runner.built import Built, build
 from runner.config.experiment import Experiment
+from runner.config.studies import of_kind
 from topology.metrics import spectrum
 
 _BAYES_SAMPLES = 2_000
@@ -159,7 +160,7 @@ def forecast(experiment: Experiment | Built, samples: int = 20_000) -> Forecast:
     ratio = None
     if isinstance(exact, Prediction):
         # The greedy policy of the optimum is the experiment's own, if that is adaptive.
-        adaptive = built if scenario.adapts else built.varied({"policy.kind": "adaptive"})
+        adaptive = built if scenario.adapts else built.varied(of_kind("adaptive"))
         ratio, best = _optimum(adaptive, exact if scenario.adapts else None, samples)
         curves += best
     floor = physical_limit(scenario)

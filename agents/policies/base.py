@@ -176,6 +176,11 @@ class PolicyEntry:
     controls: bool = False
 
     @property
+    def believes(self) -> bool:
+        """Whether it holds a belief that theory evolves."""
+        return self.theory in ("state evolution", "averaging")
+
+    @property
     def is_trained(self) -> bool:
         """Whether weights are handed in."""
         return self.build is None

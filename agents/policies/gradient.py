@@ -150,7 +150,7 @@ def gains_of(
 
     Example:
         >>> gains_of(np.array([0.5]), np.array([8.0]), 3, 0.0, 1.0, rounds=3).round(2).ravel().tolist()
-        [0.67, 0.57, 0.5]
+        [0.67, 0.53, 0.44]
     """
     spread = (heard + dim + 1 + dim * label_noise**2) / heard
     variance = dim * noise**2 / heard

@@ -166,6 +166,36 @@ def alignment(
     return pd.DataFrame(rows)
 
 
+def level_shares(queries: Float[np.ndarray, "layers K d B"], prior: Prior) -> pd.DataFrame:
+    """How much of a query lies in the directions of each level of a tree, whatever the node.
+
+        value = E |P_h u|^2,   P_h the projector on all directions of level h, u of norm 1
+
+    Args:
+        queries: u of one token in layers 1..L, norm 1; heads are averaged.
+        prior: a tree.
+
+    Returns:
+        Columns layer, scale, value, se. For orthonormal directions the values of a layer sum to what the
+        query has in the span of the tree.
+
+    Example:
+        >>> from agents.prior import tree
+        >>> prior = tree(2, 2, 0.8, 3)
+        >>> asked = np.broadcast_to(prior.axes[2][None, None, :, None], (1, 1, 3, 4))
+        >>> level_shares(asked, prior)["value"].round(9).tolist()
+        [0.0, 1.0]
+    """
+    rows = []
+    for layer, asked in enumerate(queries):
+        for scale in np.unique(prior.scales):
+            spanned = np.linalg.qr(prior.axes[prior.scales == scale].T)[0]
+            share = (np.einsum("ds,kdb->ksb", spanned, asked) ** 2).sum(axis=1).mean(axis=0)
+            row = {"layer": layer + 1, "scale": int(scale)}
+            rows.append({**row, **columns(value=mean_over_prompts(share))})
+    return pd.DataFrame(rows)
+
+
 def node_axes(prior: Prior) -> list[Float[np.ndarray, "nodes span d"]]:
     """The directions of each internal node, level by level.
 

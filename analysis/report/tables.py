@@ -96,6 +96,26 @@ def by_scale_and_layer(rows: pd.DataFrame, title: str, value: str = "value", err
     return Display(title, table.reset_index().astype(str))
 
 
+def by_context(rows: pd.DataFrame) -> Display:
+    """Risk ± standard error by tokens heard, a line for each source and policy, noise by noise."""
+    told = rows.assign(noise=[f"τ = {noise:g}" for noise in rows["noise"]], heard=rows["context"])
+    title = "risk / E|w|² ± standard error, by tokens heard"
+    return by_depth(told, title, ["source", "policy"], section="noise", across="heard")
+
+
+def by_position_and_layer(rows: pd.DataFrame, measure: str, title: str) -> Display:
+    """Mean of a measure over seeds by source, tokens heard and scale (lines) and layer (columns)."""
+    chosen = rows[rows["measure"] == measure]
+    return by_depth(
+        chosen.assign(noise=[f"τ = {noise:g}" for noise in chosen["noise"]]),
+        title,
+        ["source", "context", "scale"],
+        lambda part: f"{part['value'].mean():.3f}",
+        section="noise",
+        across="layer",
+    )
+
+
 def claims_table(claims: pd.DataFrame) -> Display:
     """Each claim, the effect that was measured, and whether it holds."""
     cells = pd.DataFrame(

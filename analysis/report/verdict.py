@@ -76,6 +76,47 @@ def locality_sentence(depths: pd.DataFrame, contexts: pd.DataFrame) -> str:
     return "; ".join(parts) + "."
 
 
+def causal_sentence(contexts: pd.DataFrame, inside: pd.DataFrame) -> str:
+    """Whether the agents explain the causal transformer; it says where they do not.
+
+    They do where its risk, at the contexts given, is within three standard errors or a quarter of theirs
+    (that of rare errors, below a hundredth, within a factor of three or a thousandth), and while levels are
+    asked in turn nine tenths of its queries lie on the level that the agents ask.
+
+    Args:
+        contexts: source, policy, noise, context, risk, risk_se, of agents and of the transformer.
+        inside: source, noise, context, measure, layer, scale, value.
+    """
+    parts = []
+    agents = contexts[(contexts["source"] == "agents") & (contexts["policy"] == "adaptive")]
+    trained = contexts[contexts["source"] == "transformer"]
+    both = trained.merge(agents, on=["noise", "context"], suffixes=("", "_agents"))
+    levels = inside[inside["measure"] == "level"]
+    for noise, rows in both.groupby("noise"):
+        error = np.hypot(rows["risk_se"], rows["risk_se_agents"])
+        apart = (rows["risk"] - rows["risk_agents"]).abs()
+        larger, smaller = rows[["risk", "risk_agents"]].max(axis=1), rows[["risk", "risk_agents"]].min(axis=1)
+        alike = (apart <= 3 * error) | (larger <= 1.25 * smaller)
+        alike |= (larger < _SIZEABLE) & ((larger <= 3 * smaller) | (larger < 0.1 * _SIZEABLE))
+        listed = ", ".join(
+            f"{row['risk']:.4f} ({row['risk_agents']:.4f}) at {row['context']:g}"
+            for _, row in rows.iterrows()
+        )
+        here = levels[levels["noise"] == noise]
+        means = here.groupby(["source", "layer", "scale"])["value"].mean().reset_index()
+        asked, said = (means[means["source"] == source] for source in ("agents", "transformer"))
+        in_turn = asked[asked["value"] > 0.99]  # the level that agents ask in a layer
+        share = list(said.merge(in_turn, on=["layer", "scale"])["value_x"])
+        follows = bool(share) and min(share) >= 0.9
+        verdict = "explain the transformer" if bool(alike.all()) and follows else "do not wholly explain it"
+        queries = ", ".join(f"{100 * part:.0f} %" for part in share) or "none"
+        parts.append(
+            f"at τ = {noise:g} the agents {verdict}: it is at {listed} tokens heard (agents in brackets), "
+            f"its queries lie on the level that they ask in {queries} of the first {len(share)} layers"
+        )
+    return "After all rounds, " + "; ".join(parts) + "."
+
+
 def vectors_sentence(probes: pd.DataFrame, alignment: pd.DataFrame, patching: pd.DataFrame) -> str:
     """The sentence that a study of function vectors ends with; it says so where a claim does not hold.
 

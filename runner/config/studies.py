@@ -1,7 +1,8 @@
-"""What a comparison puts side by side: a file with a [compare], [locality] or [ablation] table."""
+"""What a comparison puts side by side: a file with a [compare], [locality], [ablation] or [causal] table."""
 
 from typing import Annotated, Literal, get_args
 
+from annotated_types import Ge, Le
 from pydantic import Field
 
 from agents.policies import POLICIES
@@ -63,11 +64,20 @@ def policy_values(policy: str) -> dict[str, object]:
     """
     name, _, suffix = policy.partition(", ")
     kind, _, order = name.partition(" ")
-    return {
-        "policy.kind": kind,
-        "policy.order": order or "auto",
-        "policy.control_variate": suffix != "no cv",
-    }
+    return {**of_kind(kind, order or "auto"), "policy.control_variate": suffix != "no cv"}
+
+
+def of_kind(kind: str, order: str = "auto") -> dict[str, object]:
+    """The keys that make the policy of an experiment one of another kind, without what that would refuse.
+
+    Example:
+        >>> of_kind("adaptive")
+        {'policy.kind': 'adaptive', 'policy.order': 'auto'}
+        >>> of_kind("flood")["policy.own_example"]
+        False
+    """
+    refused = {} if POLICIES[kind].believes else {"policy.own_example": False, "policy.repeats": "auto"}
+    return {"policy.kind": kind, "policy.order": order, **refused}
 
 
 class LocalitySection(Section):
@@ -112,15 +122,31 @@ class AblationSection(Section):
     theory_samples: int = Field(20_000, ge=2, le=10**8)
 
 
+class CausalSection(Section):
+    """[causal]: agents and trained transformers on the causal graph, by tokens heard, run.rounds deep."""
+
+    noises: tuple[Annotated[float, Ge(0), Le(1e3)], ...] = Field((0.0, 1.0), strict=False, min_length=1)
+    seeds: int = Field(3, ge=1, le=1000)
+    contexts: tuple[Annotated[int, Ge(1), Le(2**20)], ...] = Field(
+        (8, 16, 32, 64), strict=False, min_length=1
+    )
+    policies: tuple[PolicyName, ...] = Field(("adaptive", "adaptive widest", "static codes"), strict=False)
+    own_example: bool = True  # beside adaptive agents the same with the token's own example in the estimate
+    examined: int = Field(2_000, ge=40, le=10**6)  # prompts; half of them fit the probes
+    theory_samples: int = Field(5_000, ge=2, le=10**8)
+
+
 class Comparison(Experiment):
     """An experiment, and what is compared on it: policies, or what the file has a table for.
 
-    A [locality] table compares graphs, an [ablation] table transformers that lack a part.
+    A [locality] table compares graphs, an [ablation] table transformers that lack a part, a [causal] table
+    agents and transformers by tokens heard.
     """
 
     compare: CompareSection = CompareSection()
     locality: LocalitySection | None = None
     ablation: AblationSection | None = None
+    causal: CausalSection | None = None
 
     def variant(self, prior: str, policy: PolicyName) -> Experiment:
         """The experiment of one prior and one policy."""
@@ -131,7 +157,7 @@ class Comparison(Experiment):
         return self._plain(
             {
                 "run.rounds": depth,
-                "policy.kind": "learned",
+                **of_kind("learned"),
                 "transformer.feedforward": variant == "feedforward",
             }
         )
@@ -143,7 +169,7 @@ class Comparison(Experiment):
             UsageError: if the variant sets an unknown key, or an impossible value.
         """
         values = (self.ablation or AblationSection()).variants[variant]
-        fixed = {"prior.kind": prior, "run.rounds": depth, "policy.kind": "learned"}
+        fixed = {"prior.kind": prior, "run.rounds": depth, **of_kind("learned")}
         return self._plain({**values, **fixed, "transformer.seed": self.transformer.seed + seed})
 
     def experiment(self) -> Experiment:
@@ -159,5 +185,5 @@ class Comparison(Experiment):
         return [(prior, policy) for prior in priors for policy in self.compare.policies]
 
     def _plain(self, values: dict[str, object]) -> Experiment:
-        content = self.model_dump(exclude={"compare", "locality", "ablation"})
+        content = self.model_dump(exclude={"compare", "locality", "ablation", "causal"})
         return Experiment.model_validate(content).with_values(values)

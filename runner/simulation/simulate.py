@@ -126,7 +126,7 @@ def simulate(
         [1.0, 0.51]
         >>> import networkx as nx
         >>> simulate(small, graph=nx.cycle_graph(16)).risk.round(2).tolist()[:2]
-        [1.0, 0.68]
+        [1.0, 0.65]
     """
     check_name(name)
     given = Experiment() if experiment is None else experiment

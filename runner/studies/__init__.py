@@ -15,6 +15,7 @@ def _module(name: str) -> Callable[[Comparison], Callable[[Session], Findings]]:
 # Of a file with several tables the first that is found here counts.
 STUDIES: dict[str, Study] = {
     "locality": Study(lambda file: file.locality is not None, _module("locality")),
+    "causal": Study(lambda file: file.causal is not None, _module("causal")),
     "ablation": Study(lambda file: file.ablation is not None, _module("ablation")),
     "compare": Study(lambda file: True, _module("comparison")),
 }

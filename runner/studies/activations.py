@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from agents.channel import Channel
+from agents.policies.bayesian import Bayesian
 from agents.policies.intervened import Change, Intervened
 from agents.policies.learned import NORM_FLOOR, Learned
 from agents.reductions import affine, dot
@@ -81,6 +82,30 @@ def agents_activations(system: System, mixing: Mixing, prompts: range) -> Activa
         np.stack([query_of(policy, state, index + 1) for index, state in enumerate(states[:-1])]),
         np.stack([policy.estimate(state) for state in states]),
     )
+
+
+def explicit_activations(system: System, mixing: Mixing, prompts: range) -> Activations:
+    """Beliefs, questions and estimates of agents that hold a belief, in place of a transformer's.
+
+    The workspace is the posterior of the atoms with its mean below it: W = M + d.
+
+    Args:
+        system: whose policy asks from a belief, in codes.
+        mixing: who hears whom.
+        prompts: consecutive prompt indices.
+
+    Raises:
+        TypeError: if the policy holds no such belief.
+    """
+    policy = system.policy
+    if not isinstance(policy, Bayesian):
+        raise TypeError(f"{type(policy).__name__} asks from no belief: the policy must be adaptive or static")
+    states = list(play_states(system, mixing, prompts))
+    estimates = np.stack([policy.estimate(state) for state in states])
+    beliefs = np.stack([policy.atoms(state) for state in states])
+    codes = np.stack([policy.choose(state.belief, index + 1) for index, state in enumerate(states[:-1])])
+    queries = np.moveaxis(policy.inference.codebook.directions[codes], -1, 3)
+    return Activations(np.concatenate([beliefs, estimates], axis=2), queries, estimates)
 
 
 def query_of(policy: Learned, state: Float[np.ndarray, "n W B"], round: int) -> Float[np.ndarray, "n K d B"]:

@@ -13,6 +13,7 @@ from agents.transformer.compiler import Compiled, compile_policy
 from analysis.report.tables import by_depth
 from analysis.statistics import paired_difference
 from runner.built import Built
+from runner.config.studies import of_kind
 from runner.errors import UsageError
 from runner.simulation.simulate import simulate
 from runner.storage.arrays import SUFFIX, write_arrays
@@ -53,7 +54,7 @@ def prepare(built: Built) -> Callable[[Session], Findings]:
         raise UsageError(
             "policy.kind", experiment.policy.kind, f"a system that can be compiled; {failure}"
         ) from None
-    weights = built.varied({"policy.kind": "learned"}).with_weights(compiled.learned)
+    weights = built.varied(of_kind("learned")).with_weights(compiled.learned)
     return partial(_run, built, weights, compiled)
 
 

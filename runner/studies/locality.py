@@ -17,7 +17,7 @@ from analysis.theory.limits.light_cone import LightConeLimit
 from analysis.theory.limits.physical import light_cone_bound
 from analysis.theory.predict import predict, predict_on_graph
 from runner.built import Built, build
-from runner.config.studies import Comparison, LocalitySection, policy_values
+from runner.config.studies import Comparison, LocalitySection, of_kind, policy_values
 from runner.simulation.simulate import simulate
 from runner.storage.files import new_folder, write_figure
 from runner.studies.base import Findings, Session, parameters
@@ -47,7 +47,7 @@ def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
     plan, base = comparison.locality or LocalitySection(), build(comparison.experiment())
     graphs = {
         family: base.varied(
-            {"graph.kind": family, "run.rounds": max(plan.depths), "policy.kind": "gossip",
+            {"graph.kind": family, "run.rounds": max(plan.depths), **of_kind("gossip"),
              "policy.rounds_per_scale": 1}
         )
         for family in plan.families
@@ -55,7 +55,7 @@ def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
     causal = base.varied({"graph.kind": "causal", "run.rounds": plan.context_rounds})
     contexts = {policy: causal.varied(policy_values(policy)) for policy in plan.context_policies}
     if plan.transformer:
-        contexts[_LEARNED] = causal.varied({"policy.kind": "learned"})
+        contexts[_LEARNED] = causal.varied(of_kind("learned"))
     return partial(_run, comparison, plan, base, graphs, contexts)
 
 

@@ -19,7 +19,7 @@ from analysis.theory.evolution.complete import Prediction
 from analysis.theory.predict import predict_belief
 from runner.built import build
 from runner.config.experiment import Experiment
-from runner.config.studies import policy_values
+from runner.config.studies import of_kind, policy_values
 from runner.footprint import prior_options
 from runner.progress import Progress
 from runner.storage.files import new_folder, write_figure
@@ -39,7 +39,7 @@ def draw_figures(experiment: Experiment, out: Path, precision: int, progress: Pr
     """
     folder = new_folder(out, f"theory-{experiment.identity()}")
     plain = experiment.with_values(
-        {"prior.kind": "tree", "policy.kind": "adaptive", "policy.control_variate": True}
+        {"prior.kind": "tree", **of_kind("adaptive"), "policy.control_variate": True}
     )
     fixed = f"{parameters(plain)}; state evolution, {precision:,} samples a point; bars: two standard errors"
     deep = plain.with_values({"run.rounds": 12})
@@ -100,7 +100,7 @@ def depth_needed(
     """
     rows = []
     for value in values:
-        varied = with_room(experiment, {key: value, "policy.kind": "adaptive"})
+        varied = with_room(experiment, {key: value, **of_kind("adaptive")})
         prediction = _predict(varied, samples)
         margin = 2 * prediction.risk_se
         depth, low, high = (

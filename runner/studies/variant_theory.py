@@ -10,6 +10,7 @@ from analysis.theory.predict import belief_of, predict
 from analysis.theory.queries.fixed import best_fixed_queries
 from analysis.theory.queries.greedy import evolve_queries
 from runner.built import Built
+from runner.config.studies import of_kind
 
 _SEARCHED = 20_000  # samples where each one's next query is searched
 
@@ -50,7 +51,7 @@ def predict_variant(built: Built, samples: int) -> VariantPrediction:
     """
     experiment = built.experiment
     parts = experiment.transformer
-    adaptive = built.varied({"policy.kind": "adaptive"})
+    adaptive = built.varied(of_kind("adaptive"))
     discrete = experiment.prior.kind == "tree" and not experiment.prior.jitter
     searched = discrete and experiment.channel.channels == 1
     curves: list[tuple[str, np.ndarray, np.ndarray]] = []
@@ -62,9 +63,9 @@ def predict_variant(built: Built, samples: int) -> VariantPrediction:
 
     if not parts.feedforward:
         null = PRIORS[experiment.prior.kind].null or experiment.prior.kind
-        add("affine reader", {"prior.kind": null, "policy.kind": "static"})
+        add("affine reader", {"prior.kind": null, **of_kind("static")})
     elif parts.adaptive_queries:
-        add("greedy codes", {"policy.kind": "adaptive"})
+        add("greedy codes", of_kind("adaptive"))
         if searched:
             free = evolve_queries(
                 belief_of(adaptive.scenario), "exact", min(samples, _SEARCHED), experiment.run.seed
@@ -72,7 +73,7 @@ def predict_variant(built: Built, samples: int) -> VariantPrediction:
             curves.append(("greedy queries", free.risk, free.risk_se))
     else:
         for order in ("codes", "pooled"):
-            add(f"fixed {order}", {"policy.kind": "static", "policy.order": order})
+            add(f"fixed {order}", of_kind("static", order))
         if searched:
             curves.append(("fixed queries", *_best_fixed(adaptive, samples)))
     risks = np.stack([risk for _, risk, _ in curves])

@@ -439,13 +439,13 @@ def test_risk_falls_from_hop_to_hop_where_passing_on_is_free(kind, form):
 
 @pytest.mark.statistical
 def test_a_hop_that_costs_more_than_it_brings_is_not_taken():
-    # On a noisy channel the second hop brings something; a longer way only brings noise, and changes nothing.
-    setting = setting_of(tree(3, 2, 0.8, 7), 4, noise=1.0)
+    # On a noisy channel two more hops bring something; a longer way only brings noise, and changes nothing.
+    setting = setting_of(tree(3, 2, 0.8, 7), 4, noise=0.5)
     found = evolve_on_graph(setting, graph_mixing("ring", tokens=32), 4, 20_000, seed=14)
     hops = hops_of(graph_mixing("ring", tokens=32), 4)[0][0]
-    variance = (1.0 + LABEL_NOISE**2) / hops.effective + hops.passes()
+    variance = (1.0 + LABEL_NOISE**2) / hops.effective + 0.25 * hops.passes()
     best = int(variance.argmin())
-    assert best == 1
+    assert best == 2
     assert found.risk[best + 1] < found.risk[1]
     np.testing.assert_array_equal(found.risk[best + 1 :], found.risk[best + 1])
 

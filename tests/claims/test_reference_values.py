@@ -39,7 +39,7 @@ def assert_as_in_the_table(
             "channel.bits": 32,
             "channel.clip": 64.0,
             "policy.kind": "adaptive" if policy == "adaptive" else "static",
-            "policy.order": "pooled" if policy == "pooled" else "codes",
+            "policy.order": {"adaptive": "auto", "pooled": "pooled"}.get(policy, "codes"),
             "policy.control_variate": control_variate,
             "task.prompts": 4000,
             "run.rounds": len(expected) - 1,

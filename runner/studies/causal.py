@@ -1,0 +1,242 @@
+"""Whether explicit agents explain the causal transformer: both by context length, outside and inside."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from agents.policies.intervened import Patch
+from agents.prior import draw_latent
+from agents.transformer.export import export
+from agents.transformer.model import Transformer
+from analysis.measures.interventions import followed
+from analysis.measures.probes import (
+    alignment,
+    level_shares,
+    nearest_atoms,
+    probe_accuracy,
+    relative_branches,
+)
+from analysis.plots.locality import risk_against_context
+from analysis.report.tables import by_context, by_position_and_layer
+from analysis.report.verdict import causal_sentence
+from analysis.theory.evolution.graph import LocalPrediction
+from analysis.theory.limits.bayes import bayes_limit
+from analysis.theory.predict import predict
+from runner.built import Built, build
+from runner.config.studies import CausalSection, Comparison, of_kind, policy_values
+from runner.errors import UsageError
+from runner.simulation.simulate import simulate
+from runner.storage.files import new_folder, write_figure
+from runner.studies.activations import (
+    Activations,
+    agents_estimates,
+    explicit_activations,
+    module_activations,
+    module_estimates,
+)
+from runner.studies.base import Findings, Session, parameters
+from runner.training import Trained, trained_models
+from runner.training.job import job_of
+
+TRAINED, EXPLICIT = "transformer", "adaptive"  # what the sentence compares
+_OWN = "adaptive, own example"
+_BAYES_SAMPLES = 2_000
+_NAMED = "{0[1]}, τ = {0[0]:g}".format
+_TOLD = "τ = {0[0]:g}, seed {0[1]}".format
+_SAMPLES = 10  # times as many samples of theory as where all positions have one risk
+
+Key = tuple[float, int]  # transmitter noise, seed of training
+
+
+def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
+    """Build and check agents and transformers on the causal graph, at every noise.
+
+    Returns:
+        What trains the transformers and puts agents and theory beside them. Its findings have the frames
+        `contexts` (source, policy, noise, seed, context, risk, risk_se) and `inside` (source, noise, seed,
+        context, measure: probe, query, level or patch, layer, scale, value, se, control, control_se).
+
+    Raises:
+        UsageError: naming the key, what was given, what is possible.
+    """
+    plan, rounds = comparison.causal or CausalSection(), comparison.run.rounds
+    if comparison.prior.kind != "tree":
+        raise UsageError("prior.kind", comparison.prior.kind, '"tree": other priors have no branches to read')
+    if rounds < 1:
+        raise UsageError("run.rounds", rounds, "1 or more layers")
+    beyond = [place for place in plan.contexts if place > comparison.task.tokens]
+    if beyond:
+        raise UsageError(
+            "causal.contexts", beyond[0], f"1 to {comparison.task.tokens}, tokens that are heard"
+        )
+    base = build(comparison.experiment()).varied({"graph.kind": "causal"})
+    explicit = {
+        (noise, policy): base.varied({**policy_values(policy), "channel.noise": noise})
+        for noise in plan.noises
+        for policy in dict.fromkeys((EXPLICIT, *plan.policies))
+    }
+    if plan.own_example:
+        explicit |= {
+            (noise, _OWN): explicit[noise, EXPLICIT].varied({"policy.own_example": True})
+            for noise in plan.noises
+        }
+    learned = {
+        (noise, seed): base.varied(
+            {**of_kind("learned"), "channel.noise": noise,
+             "transformer.seed": comparison.transformer.seed + seed}
+        )
+        for noise in plan.noises
+        for seed in range(plan.seeds)
+    }  # fmt: skip
+    for built in learned.values():
+        job_of(built)
+    return partial(_run, comparison, plan, base, explicit, learned)
+
+
+def _run(
+    comparison: Comparison,
+    plan: CausalSection,
+    base: Built,
+    explicit: dict[tuple[float, str], Built],
+    learned: dict[Key, Built],
+    session: Session,
+) -> Findings:
+    folder = new_folder(session.out, f"{session.name}-{comparison.identity()}")
+    found = trained_models(list(learned.values()), session.weights, session.workers, session.progress)
+    models = dict(zip(learned, found, strict=True))
+    contexts = pd.concat(
+        [*_outside(plan, base, explicit, session), *_trained(learned, models, session)], ignore_index=True
+    )
+    inside = pd.concat(_inside(plan, explicit, learned, models, session), ignore_index=True)
+    fixed = f"causal graph, after {comparison.run.rounds} rounds; {parameters(base.experiment)}"
+    fixed = fixed.replace(", causal graph", "").replace(f"τ = {base.experiment.channel.noise:g}, ", "")
+    prompts = (
+        f"{comparison.task.prompts:,} prompts, {plan.seeds} seeds of training, bars: two standard errors"
+    )
+    drawn = {
+        f"context-noise-{noise:g}": risk_against_context(
+            _over_seeds(contexts[contexts["noise"] == noise]), f"τ = {noise:g}; {fixed}; {prompts}"
+        )
+        for noise in plan.noises
+    }
+    shown = contexts[contexts["context"].isin(plan.contexts)]
+    return Findings(
+        {"contexts": contexts, "inside": inside},
+        causal_sentence(_over_seeds(shown), inside),
+        folder,
+        [write_figure(figure, folder, name) for name, figure in drawn.items()],
+        displays=[
+            by_context(_over_seeds(shown)),
+            by_position_and_layer(inside, "level", "share of a query's square on the codes of each level"),
+            by_position_and_layer(inside, "probe", "accuracy of a linear probe for the branch"),
+            by_position_and_layer(inside, "patch", "answers that follow a donor, patched after the layer"),
+        ],
+    ).saved()
+
+
+def _outside(
+    plan: CausalSection, base: Built, explicit: dict[tuple[float, str], Built], session: Session
+) -> list[pd.DataFrame]:
+    """Risk of agents and of theory by tokens heard, and the Bayes limit."""
+    parts, task = [], base.experiment.task
+    for (noise, policy), built in session.each("agents and theory", explicit.items(), _NAMED):
+        run = simulate(built, engine=session.engine)
+        parts.append(_rows("agents", policy, noise, run.position_risk[-1], run.position_risk_se[-1]))
+        theory = predict(built.scenario, _SAMPLES * plan.theory_samples)
+        if isinstance(theory, LocalPrediction):
+            risk, error = theory.position_risk[-1], theory.position_risk_se[-1]
+            parts.append(_rows("theory", policy, noise, risk, error))
+    seed = base.experiment.run.seed
+    limit = bayes_limit(base.prior, task.tokens, task.label_noise, _BAYES_SAMPLES, seed)
+    parts += [_rows("limit", "Bayes", noise, limit.risk[1:], limit.risk_se[1:]) for noise in plan.noises]
+    return parts
+
+
+def _trained(
+    learned: dict[Key, Built], models: dict[Key, Trained[Transformer]], session: Session
+) -> list[pd.DataFrame]:
+    """Risk of each trained transformer by tokens heard, on the prompts of the agents."""
+    parts = []
+    for (noise, seed), built in session.each("transformers", learned.items(), _TOLD):
+        run = simulate(built.with_weights(export(models[noise, seed].model())), engine=session.engine)
+        risk, error = run.position_risk[-1], run.position_risk_se[-1]
+        parts.append(_rows("transformer", TRAINED, noise, risk, error, seed))
+    return parts
+
+
+def _rows(
+    source: str, policy: str, noise: float, risk: Float[np.ndarray, " N"], error: Float[np.ndarray, " N"],
+    seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    heard = np.arange(1, len(risk) + 1)
+    named = {"source": source, "policy": policy, "noise": noise, "seed": seed, "context": heard}
+    return pd.DataFrame({**named, "risk": risk, "risk_se": error})
+
+
+def _over_seeds(contexts: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds of training, with the error of prompts and seeds together."""
+    keys = ["source", "policy", "noise", "context"]
+    grouped = contexts.groupby(keys, sort=False)
+    seeds = grouped["risk"].count()
+    between = grouped["risk"].var(ddof=1).fillna(0.0) / seeds
+    within = grouped["risk_se"].apply(lambda errors: (errors**2).mean())  # the seeds share their prompts
+    rows = pd.DataFrame({"risk": grouped["risk"].mean(), "risk_se": np.sqrt(between + within)})
+    return rows.reset_index()
+
+
+def _inside(
+    plan: CausalSection,
+    explicit: dict[tuple[float, str], Built],
+    learned: dict[Key, Built],
+    models: dict[Key, Trained[Transformer]],
+    session: Session,
+) -> list[pd.DataFrame]:
+    """Probes, queries and patching of agents and transformers at some positions."""
+    parts = []
+    prompts = range(plan.examined)
+    held = prompts[plan.examined // 2 :]
+    patch = Patch(np.roll(np.arange(len(held)), -1))
+    examined = {noise: explicit[noise, EXPLICIT] for noise in plan.noises}
+    for noise, agents in session.each("inside the agents", examined.items(), "τ = {:g}".format):
+        system, mixing = agents.system, agents.mixing
+        answers = [
+            agents_estimates(system, mixing, held, layer, patch)[-1] for layer in range(system.rounds + 1)
+        ]
+        inner = explicit_activations(system, mixing, prompts)
+        found = _measured(plan, agents, inner, np.stack(answers))
+        parts.append(found.assign(source="agents", noise=noise, seed=0))
+    for (noise, seed), built in session.each("inside the transformers", learned.items(), _TOLD):
+        model = models[noise, seed].model()
+        system, mixing = built.with_weights(export(model)).system, built.mixing
+        layers = range(system.rounds + 1)
+        answers = [module_estimates(model, system, mixing, held, layer, patch)[-1] for layer in layers]
+        found = _measured(plan, built, module_activations(model, system, mixing, prompts), np.stack(answers))
+        parts.append(found.assign(source="transformer", noise=noise, seed=seed))
+    return parts
+
+
+def _measured(
+    plan: CausalSection, built: Built, inner: Activations, patched: Float[np.ndarray, "layers N d B"]
+) -> pd.DataFrame:
+    """All measures at all positions that are looked at; those of the second half of the prompts."""
+    prior, fitted = built.prior, plan.examined // 2
+    atoms = draw_latent(prior, built.experiment.run.seed, range(plan.examined)).atom
+    labels, donors = relative_branches(prior.branches)[atoms], np.roll(np.arange(plan.examined - fitted), -1)
+    parts = []
+    for place in plan.contexts:
+        estimates, queries = inner.estimates[:, place - 1], inner.queries[:, place - 1, ..., fitted:]
+        believed = nearest_atoms(estimates[:-1, :, fitted:], prior)
+        frames = {
+            "probe": probe_accuracy(inner.workspaces[:, place - 1], labels, fitted),
+            "query": alignment(queries, believed, prior),
+            "level": level_shares(queries, prior),
+            "patch": followed(
+                patched[:, place - 1], estimates[-1][:, fitted:], atoms[fitted:], donors, prior
+            ).query("pairs == 'part'"),
+        }
+        parts += [frame.assign(measure=name, context=place) for name, frame in frames.items()]
+    columns = ["context", "measure", "layer", "scale", "value", "se", "control", "control_se"]
+    return pd.concat(parts, ignore_index=True).reindex(columns=columns)
