@@ -22,7 +22,7 @@ from agents.policies.static import Static
 from agents.prior import PRIORS, Prior
 from agents.step import System
 from analysis.resources import available_memory
-from analysis.theory.plan import Order, Plan, plan
+from analysis.theory.plan import Order, Plan, hear_all, plan
 from analysis.theory.schedule import best_rounds_per_scale
 from analysis.theory.setting import Scenario, Setting
 from runner.config.experiment import Experiment
@@ -94,8 +94,8 @@ class Built:
     def plan(self) -> Plan:
         """What theory settles for the policy: the order of its questions, and what answers are worth."""
         section, rounds = self.experiment.policy, self.experiment.run.rounds
-        if self._policy is not None or not self.entry.believes:
-            return Plan()
+        if self._policy is not None or not self.entry.believes:  # no theory weighs its repeated answers
+            return Plan(grouped=hear_all(self.mixing), repeats=(0.0,) * rounds)
         given = None if section.repeats == "auto" else (float(section.repeats),) * rounds
         setting = self._setting(self.turns, Plan(repeats=given))
         if not setting.exact:
@@ -317,13 +317,15 @@ def check_prior(experiment: Experiment) -> None:
 
 
 def _check_policy(experiment: Experiment) -> None:
-    """Refuse keys of [policy] that its kind would not read.
+    """Refuse keys of [policy] that its kind would not read; weights read none.
 
     Raises:
         UsageError: naming the key, what was given, what is possible.
     """
     section = experiment.policy
     entry = POLICIES[section.kind]
+    if entry.is_trained:  # of agents beside it
+        return
     if section.order not in ("auto", *entry.orders):
         known = " | ".join(f'"{order}"' for order in ("auto", *entry.orders))
         raise UsageError("policy.order", section.order, f"{known} with policy {section.kind}")

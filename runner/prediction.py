@@ -169,7 +169,8 @@ def forecast(experiment: Experiment | Built, samples: int = 20_000) -> Forecast:
     time = mixing_time(built)
     section = built.experiment.policy
     alike = section.kind == "static" and not section.control_variate
-    agreed = isinstance(exact, LocalPrediction) and not alike
+    known = scenario.setting is not None and scenario.setting.exact
+    agreed = isinstance(exact, LocalPrediction) and not alike and not known
     return Forecast(
         pd.concat(curves, ignore_index=True),
         {

@@ -128,6 +128,17 @@ class GaussianInference(Inference[GaussianBelief]):
             np.put_along_axis(times, code, np.take_along_axis(times, code, 1) + 1, 1)
         return times
 
+    def held(self, belief: GaussianBelief) -> Int[Array, "n B"]:
+        """How many fields had a variance, given the earlier ones, that had to be held at the channel's.
+
+        A question that is repeated on a quiet channel has; so has one whose mean is behind a number of tokens
+        for which the covariances are not those of one process.
+        """
+        count = np.zeros(belief.log_weights[:, 0].shape, dtype=np.int64)
+        for past in belief.heard:
+            count += past.held.any(axis=1)
+        return count
+
     def estimate(self, belief: GaussianBelief) -> Float[Array, "n d B"]:
         """Posterior mean of w."""
         weights = self.atoms(belief)
@@ -188,7 +199,8 @@ class GaussianInference(Inference[GaussianBelief]):
             predicted = predicted + entry * past.innovation
             pivot = pivot - entry * entry
             gains = [gain - entry * past.gain[:, :, r] for r, gain in enumerate(gains)]
-        pivot = np.maximum(pivot, self.noise.floor / count[:, None])
+        least = self.noise.floor / count[:, None]
+        held, pivot = (pivot < least) & present, np.maximum(pivot, least)
         scale = np.where(present, 1.0 / np.sqrt(pivot), 0.0)
         innovation = (value[:, None] - predicted) * scale
         evidence = np.log(np.where(present, scale, 1.0)) - 0.5 * innovation * innovation
@@ -196,7 +208,7 @@ class GaussianInference(Inference[GaussianBelief]):
         for r, raw in enumerate(gains):
             gain[:, :, r] = raw * scale
         heard = Measurement(
-            code, noise.control, noise.centre, effective, around, tuple(row), scale, innovation, gain
+            code, noise.control, noise.centre, effective, around, tuple(row), scale, innovation, gain, held
         )
         return GaussianBelief(
             belief.log_weights + evidence,

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 
 from agents.codebook import Codebook
 from agents.prior import Prior
@@ -27,6 +27,7 @@ class Measurement(NamedTuple):
         scale: inverse of the diagonal entry, 0 where nothing was heard [n, M, B].
         innovation: what the earlier fields did not predict, in standard deviations [n, M, B].
         gain: covariance of the innovation with the Gaussian part z of w [n, M, R, B].
+        held: whether the variance given the earlier fields came out below the channel's [n, M, B].
     """
 
     code: Integer[Array, "n B"]
@@ -38,6 +39,7 @@ class Measurement(NamedTuple):
     scale: Float[Array, "n M B"]
     innovation: Float[Array, "n M B"]
     gain: Float[Array, "n M R B"]
+    held: Bool[Array, "n M B"]
 
 
 def shared(count: Float[Array, "n B"], around: Float[Array, "n B"], past: Measurement) -> Float[Array, "n B"]:
@@ -46,7 +48,9 @@ def shared(count: Float[Array, "n B"], around: Float[Array, "n B"], past: Measur
         (1 + (n_t - 1)(n_s - 1) / (n - 1)) / (n_t n_s)
 
     for means over n_t and n_s of n tokens: a token is in both itself, and of the others those that spoke
-    to the question are taken to be independent draws. If all spoke both times it is 1 / n.
+    to the question are taken to be independent draws. If all spoke both times it is 1 / n. The covariances
+    that follow are those of one process, and so positive, where `around` is the same in all rounds; elsewhere
+    a conditional variance may come out too small, and is held at the channel's: see `GaussianInference.held`.
 
     Args:
         count: n_t, effective number of tokens behind the new mean.

@@ -35,6 +35,7 @@ def facts_of(built: Built) -> dict[str, Any]:
         "identity": experiment.identity(),
         "tokens": task.tokens,
         **_graph_facts(built),
+        **_plan_facts(built),
         "actors": -(-task.tokens // per_actor) if experiment.run.engine == "ray" else 0,
         "codes": codes,
         "bits_per_message": bits,
@@ -67,6 +68,19 @@ def _graph_facts(built: Built) -> dict[str, Any]:
             "mixing_time": round(found.mixing_time, 3) if found.mixing_time < float("inf") else None,
         }
     return facts
+
+
+def _plan_facts(built: Built) -> dict[str, Any]:
+    """What theory settles for a belief: how it asks, and what a repeated answer is worth in each round."""
+    believes, plan = built.entry.believes, built.plan
+    weighed = believes and not plan.grouped and plan.repeats is not None
+    apart = None if plan.disagreement is None else plan.disagreement.mean(axis=1)
+    return {
+        "question_order": plan.order if "level" in built.entry.orders else None,
+        "answers_to_one_code": "jointly" if believes and plan.grouped else None,
+        "weight_of_repeated_answers": list(plan.repeats or ()) if weighed else None,
+        "disagreement": None if apart is None else apart.round(4).tolist(),
+    }
 
 
 def draw_graph(built: Built, out: Path) -> Path:

@@ -127,6 +127,19 @@ def test_repeating_a_question_without_control_and_noise_tells_nothing() -> None:
     np.testing.assert_allclose(inference.atoms(again), inference.atoms(once), atol=1e-6)
 
 
+def test_a_variance_that_had_to_be_held_is_counted() -> None:
+    """Twelve tokens behind a mean of two that are around: no process has such covariances."""
+    prior = PRIORS["binary"]
+    inference = GaussianInference(prior, principal(prior), 0.1, 0.0)
+    for around, expected in ((12.0, 0), (2.0, 1)):
+        belief = inference.start(1, 1)
+        for round in (1, 2):
+            number = np.full((1, 1, 1), 12.0)
+            field = Field(np.zeros((1, 1, 1), dtype=int), number / 40, number, np.full((1, 1), around))
+            belief = inference.hear(belief, field, None, round)
+        assert inference.held(belief).item() == expected
+
+
 @pytest.mark.parametrize("name", PRIORS)
 def test_means_over_different_tokens_share_what_independent_draws_share(name: str) -> None:
     """Of 12 tokens around, 12, 5, 1 and 8 answered, the own one always; and some means were passed on."""

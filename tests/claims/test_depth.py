@@ -1,7 +1,5 @@
 """Depth never hurts: rounds do not raise the risk, beliefs are as good as they claim, theory knows both."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -60,10 +58,10 @@ def experiment_of(case: Case, rounds: int, prompts: int) -> Experiment:
     )
 
 
-def some(default: list[Case], rest: list[Case]) -> Iterator[object]:
+def some(default: list[Case], rest: list[Case]) -> list[object]:
     """Cases, of which only the first list runs by default."""
-    yield from default
-    yield from (pytest.param(case, marks=pytest.mark.slow) for case in rest if case not in default)
+    slow = [pytest.param(case, marks=pytest.mark.slow) for case in rest if case not in default]
+    return [*default, *slow]
 
 
 FEW = drawn(24, 1, list(POLICIES), (8, 16, 64))

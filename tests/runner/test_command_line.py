@@ -62,7 +62,7 @@ def test_a_mistake_ends_with_code_2_and_names_the_key(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, ["FILE", "preset: ablations, demo"]),
+        (None, ["FILE", "preset: ablations, causal, demo"]),
         ("[task\n", ["valid TOML"]),
         ("[task]\ntokens = 0\nprompts = -3\n", ["task.tokens = 0", "task.prompts = -3"]),
         ("task = 3\n", ["task = 3", "a table with the keys tokens"]),
@@ -147,6 +147,48 @@ def test_check_predicts_what_run_measures(
     answer = json.loads(capfd.readouterr().out)
     assert facts["messages"] == answer["messages"]
     assert facts["bits_per_message"] == answer["bits_per_message"]
+
+
+def test_check_says_what_theory_settles_for_the_agents(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Order, joint answers or weights, disagreement: None where there is nothing to settle."""
+
+    def facts(*settings: str) -> list[object]:
+        words = [word for setting in settings for word in ("--set", setting)]
+        assert run(["check", "demo", *FAST, *words, "--json"], monkeypatch) == 0
+        found = json.loads(capfd.readouterr().out)
+        names = ("question_order", "answers_to_one_code", "weight_of_repeated_answers", "disagreement")
+        return [found[name] for name in names]
+
+    assert facts() == ["widest", "jointly", None, None]
+    order, together, repeats, apart = facts("graph.kind=causal", "run.rounds=4", "task.tokens=16")
+    assert (order, together) == ("level", None)
+    assert isinstance(repeats, list) and len(repeats) == 4 and repeats[:3] == [0.0, 0.0, 0.0]
+    assert isinstance(apart, list) and apart[0] == 0.0 < apart[3]
+    assert facts("policy.kind=gradient") == [None, None, None, None]
+    assert facts("graph.kind=ring", "policy.belief=joint")[2:] == [None, None]
+    assert facts("graph.kind=ring", "policy.repeats=0.25", "run.rounds=2")[2] == [0.25, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (["policy.order=codes"], "policy.order = 'codes' is not possible"),
+        (["policy.kind=static", "policy.order=level"], "policy.order = 'level' is not possible"),
+        (["policy.kind=flood", "policy.own_example=true"], "policy.own_example"),
+        (["policy.belief=joint", "policy.repeats=0.5"], "policy.repeats"),
+        (["policy.repeats=1.5"], "policy.repeats"),
+        (["prior.kind=gaussian", "policy.order=level"], "needs a tree"),
+        (["policy.belief=exactly"], "policy.belief"),
+    ],
+)
+def test_a_belief_or_order_that_a_policy_does_not_know_is_refused(
+    settings: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert run(["run", "demo", *words], monkeypatch) == 2
+    assert named in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["compare", "--help"]])

@@ -50,12 +50,13 @@ def evolve(setting: Setting, form: Form, samples: int, seed: int) -> Prediction:
 
     `exact` draws the Gram matrix of inputs and label noise, of which every field is a function: it is
     exact at every integer N while messages are neither clipped nor rounded coarsely. Where they are, mean
-    and variance of each field stay exact, in either form, and its correlation with other rounds is taken
-    as that of its linear part. `gaussian` draws the fields jointly Gaussian with the covariance of
-    THEORY.md section 5: exact as N -> infinity, the deviation of the risk being of order 1/N at a fixed
-    signal-to-noise ratio of the fields. Where errors have become rare it is their tails that count: the
-    Gaussian form is then too pessimistic by a factor, not by a share. Sample i of a seed has the same
-    true w and Gram matrix under every policy.
+    and variance of each field stay exact in the first round and without control variate, in either form; a
+    control that depends on earlier fields moves them, and the correlation of rounds is taken as that of
+    their linear parts. `gaussian` draws the fields jointly Gaussian with the covariance of THEORY.md section
+    5: exact as N -> infinity, the deviation of the risk being of order 1/N at a fixed signal-to-noise ratio
+    of the fields. Where errors have become rare it is their tails that count: the Gaussian form is then too
+    pessimistic by a factor, not by a share. Sample i of a seed has the same true w and Gram matrix under
+    every policy.
 
     Args:
         setting: the system.

@@ -28,9 +28,10 @@ class Moments(NamedTuple):
 class Quantiser:
     """Turns fields of real messages into fields of the same messages clipped and rounded.
 
-    Distortion of one round is correlated with that of another as rho^3, rho the correlation of the
-    messages: the first term that is not linear for a symmetric quantiser. A question that is repeated
-    without noise is distorted the same way again.
+    Mean and variance are those of messages whose inputs are independent of u and v, as in the first round
+    and without control variate. Distortion of one round is correlated with that of another as rho^3, rho the
+    correlation of the messages: the first term that is not linear for a symmetric quantiser. A question that
+    is repeated without noise is distorted the same way again.
 
     Source: R. Price, A useful theorem for nonlinear devices having Gaussian inputs (1958),
         doi:10.1109/TIT.1958.1057444.

@@ -48,8 +48,8 @@ def bits_by_round(scenario: Scenario) -> Float[np.ndarray, " L"]:
     fixed before any data, without control variate, has a smaller capacity: that is every round of such a
     static policy, and the first round of every policy here, since the estimate is then zero. Tokens of a
     complete graph ask the same codes; elsewhere those of an adaptive policy may differ, and how many
-    messages were about one's own code is information too. A flooding token also knows its own example,
-    which took no bits: there is no such bound for it.
+    messages were about one's own code is information too; with unequal weights, which of them were. A
+    flooding token also knows its own example, which took no bits: there is no such bound for it.
     """
     channel, rounds, prior = scenario.channel, scenario.rounds, scenario.prior
     if scenario.theory == "light cone":
@@ -58,7 +58,12 @@ def bits_by_round(scenario: Scenario) -> Float[np.ndarray, " L"]:
     heard = scenario.mixing.largest_row_sum
     wire = Wire(heard, channel.bits, channel.clip, channel.noise)
     addressed = scenario.adapts and not scenario.mixing.is_shared
-    bits = np.full(rounds, channel.channels * wire.integer_bits(addressed))
+    weights = scenario.mixing.weights
+    alike = bool((weights.data == weights.data[0]).all())
+    each = wire.integer_bits(addressed and alike)
+    if addressed and not alike:  # each subset of the neighbours may have another sum of squared weights
+        each += float((weights > 0).sum(axis=1).max())
+    bits = np.full(rounds, channel.channels * each)
     if prior.factor.shape[1] or not (has_one_belief(scenario) and channel.noise):
         return bits
     setting = belief_of(scenario)
@@ -84,13 +89,20 @@ def physical_limit(scenario: Scenario) -> Float[np.ndarray, " rounds"]:
 
         limit_l = D(bits of rounds 1..l) / E|w|^2
 
+    An own example that the estimate uses brings log2(1 + E|w|^2 / sigma^2) / 2 bits more, or less: the
+    entropy of a label given its input is at most that of a normal variable of its variance.
+
     Source: THEORY.md section 7.4; data-processing inequality.
     """
     prior = scenario.prior
     heard = np.concatenate([[0.0], np.cumsum(bits_by_round(scenario))])
+    if scenario.setting is not None and scenario.setting.own_example:
+        with np.errstate(divide="ignore"):
+            heard += 0.5 * np.log2(1.0 + prior.power() / np.square(scenario.label_noise))
     limit = np.zeros(len(heard))
     finite = np.isfinite(heard)
     limit[finite] = distortion_rate(prior, heard[finite])
     # Without a bit the mean is the best estimate, unless a token reads its own example.
-    limit[0] = 0.0 if scenario.theory == "light cone" else np.trace(prior.covariance())
+    if not heard[0]:
+        limit[0] = 0.0 if scenario.theory == "light cone" else np.trace(prior.covariance())
     return np.asarray(limit / prior.power())
