@@ -6,7 +6,8 @@ q = w - v and g = (1/n) sum_j (u.x_j)^2, which is chi-squared with n degrees of 
     s | g  ~  Normal(u.v + g u.q,  [g (|q|^2 - (u.q)^2 + Delta + sigma^2) + c] / n)
 
 with c the variance of the channel and Delta the mean squared distance of the senders' controls from the
-listener's own. The atoms share a few quadrature nodes for g.
+listener's own. The cube root of g is nearly Gaussian; it is integrated out at a few nodes that lie, under
+each atom, where the field says that g must be.
 """
 
 from dataclasses import dataclass
@@ -21,10 +22,20 @@ from agents.inference.base import LEAST_LABEL_NOISE, Inference, log_prior, norma
 from agents.reductions import components, dot, fold
 
 Array = np.ndarray
-NODES = 7  # of the quadrature over g
+NODES = 5  # of the quadrature over g
+_ALONE = 1.0 + 1e-9  # effective number of tokens up to which a token heard but itself
 _LEAST_ROOT = 0.05  # of the cube root of g, which the approximation would let fall below zero
 _RESOLUTION = 0.1  # share of its variance that a repeated answer keeps: nodes resolve g no finer
 _LEAST_CHANNEL = 1e-10  # variance that a channel is taken to add at least
+
+
+def _hermite(nodes: int) -> tuple[Float[Array, " Q"], Float[Array, " Q"]]:
+    """Nodes and log weights of the average over a standard normal number."""
+    points, weights = np.polynomial.hermite_e.hermegauss(nodes)
+    return points, np.log(weights / weights.sum())
+
+
+_RULE = _hermite(NODES)
 
 
 class Answer(NamedTuple):
@@ -34,6 +45,7 @@ class Answer(NamedTuple):
         code: the direction it was about [n, B].
         control: the senders' control v, taken to be the listener's own [n, d, B].
         effective: effective number of tokens behind it [n, B].
+        shares: g at each node, that of the first answer to the code [n, Q, M, B].
         rows: entries of the Cholesky factor for each earlier answer; None where none has this code
             [n, Q, M, B].
         scale: inverse of the diagonal entry [n, Q, M, B].
@@ -45,6 +57,7 @@ class Answer(NamedTuple):
     code: Integer[Array, "n B"]
     control: Float[Array, "n d B"]
     effective: Float[Array, "n B"]
+    shares: Float[Array, "n Q M B"]
     rows: tuple[Float[Array, "n Q M B"] | None, ...]
     scale: Float[Array, "n Q M B"]
     innovation: Float[Array, "n Q M B"]
@@ -56,12 +69,14 @@ class ExactBelief(NamedTuple):
 
     Attributes:
         log_weights: log posterior of each atom up to a constant, nats [n, M, B].
+        alone: the part of it that fields of one token brought, which heard but itself [n, M, B].
         times: how often each code was asked [n, C, B].
         positions: where each token stands [n, B].
         answers: all fields, oldest first; none where rounds are independent.
     """
 
     log_weights: Float[Array, "n M B"]
+    alone: Float[Array, "n M B"]
     times: Int[Array, "n C B"]
     positions: Int[Array, "n B"]
     answers: tuple[Answer, ...]
@@ -121,6 +136,7 @@ class ExactInference(Inference[ExactBelief]):
         places = np.arange(tokens) if positions is None else np.asarray(positions)
         return ExactBelief(
             log_prior(self.prior, tokens, prompts),
+            np.zeros((tokens, len(self.prior.weights), prompts)),
             np.zeros((tokens, len(self.codebook), prompts), dtype=np.int64),
             np.broadcast_to(places[:, None], (tokens, prompts)),
             (),
@@ -143,10 +159,13 @@ class ExactInference(Inference[ExactBelief]):
             times = np.take_along_axis(belief.times, code[:, None], 1)
             if not self.grouped and self.repeats is not None:
                 evidence = evidence * np.where(times > 0, self.repeats[round - 1], 1.0)
+            evidence = np.where(heard[:, None], evidence, 0.0)
             counted = belief.times.copy()
             np.put_along_axis(counted, code[:, None], times + heard[:, None], 1)
             belief = belief._replace(
-                log_weights=belief.log_weights + np.where(heard[:, None], evidence, 0.0), times=counted
+                log_weights=belief.log_weights + evidence,
+                alone=belief.alone + np.where(count[:, None] <= _ALONE, evidence, 0.0),
+                times=counted,
             )
             if self.grouped:
                 belief = belief._replace(answers=(*belief.answers, answer))
@@ -155,11 +174,15 @@ class ExactInference(Inference[ExactBelief]):
     def told(
         self, belief: ExactBelief, inputs: Float[Array, "n d B"], labels: Float[Array, "n B"]
     ) -> ExactBelief:
-        """The belief with one whole example: -(y - w.x)^2 / 2 sigma^2 for each atom."""
+        """The belief with one whole example: -(y - w.x)^2 / 2 sigma^2 for each atom.
+
+        It takes the place of fields in which the token heard but itself, and knows less than the example.
+        """
         columns = list(np.moveaxis(inputs, 1, 0)[:, :, None])
         residual = labels[:, None] - dot(columns, self._atoms())
         variance = max(self.label_noise, LEAST_LABEL_NOISE) ** 2
-        return belief._replace(log_weights=belief.log_weights - 0.5 * residual * residual / variance)
+        others = belief.log_weights - belief.alone
+        return belief._replace(log_weights=others - 0.5 * residual * residual / variance)
 
     def atoms(self, belief: ExactBelief) -> Float[Array, "n M B"]:
         """Posterior probability of each atom."""
@@ -196,12 +219,6 @@ class ExactInference(Inference[ExactBelief]):
             np.stack([dot(list(self.prior.atoms.T), list(u)) for u in self.codebook.directions], axis=1)
         )
 
-    @cached_property
-    def _rule(self) -> tuple[Float[Array, " Q"], Float[Array, " Q"]]:
-        """Nodes and log weights of the average over a standard normal number."""
-        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
-        return nodes, np.log(weights / weights.sum())
-
     def _atoms(self) -> list[Float[Array, "1 M 1"]]:
         return [values[None, :, None] for values in self.prior.atoms.T]
 
@@ -220,47 +237,49 @@ class ExactInference(Inference[ExactBelief]):
         if control is None:
             control = np.zeros((tokens, self.prior.dim, prompts))
         query = components(self.codebook.directions, code)
-        reading = dot(query, list(np.moveaxis(control, 1, 0)))  # u.v
+        reading = dot(query, list(np.moveaxis(control, 1, 0)))[:, None]  # u.v
         offset = self._offset(control)
         seen = np.stack(components(self._along.T, code), axis=1)  # u.a
-        along = seen - reading[:, None]  # u.q
+        along = seen - reading  # u.q
         spread = self.label_noise**2 + self._disagreement(belief.positions, round)
         rest = np.maximum(dot(offset, offset) - along * along, 0.0) + spread
-        share = np.sqrt(self._shares(count))
-        gains = [share[:, None, k] * share[:, None, k] for k in range(NODES)]
-        mean = [reading[:, None] + gain * along for gain in gains]
-        pivot = [(gain * rest + noise[:, None]) / count[:, None] for gain in gains]
+        number, channel = count[:, None], noise[:, None]
+        shares, before = _nodes(value[:, None] - reading, along, rest, channel, number)
+        again = [(past, past.code == code) for past in belief.answers]
+        for past, same in again:
+            shares = np.where(same[:, None, None], past.shares, shares)
+            before = np.where(same[:, None, None], past.evidence, before)
         rows: list[Float[Array, "n Q M B"] | None] = []
-        past_evidence = np.broadcast_to(self._rule[1][:, None, None], (tokens, NODES, 1, prompts))
-        for past in belief.answers:
-            same = past.code == code
-            if not same.any():
-                rows.append(None)
-                continue
-            then = self._offset(past.control)
-            common = dot(offset, then) - along * (seen - _reading(query, past))
-            common = (common + self.label_noise**2) * same[:, None] / np.sqrt(count * past.effective)[:, None]
-            before = np.sqrt(self._shares(past.effective))
-            row = np.empty(past.scale.shape)
-            for k in range(NODES):
-                entry = share[:, None, k] * before[:, None, k] * common
-                for mine, theirs in zip(rows, past.rows, strict=True):
+        common: list[Float[Array, "n M B"] | None] = []
+        for past, same in again:
+            common.append(None)
+            if same.any():
+                then = self._offset(past.control)
+                shared = dot(offset, then) - along * (seen - _reading(query, past)) + self.label_noise**2
+                common[-1] = shared * same[:, None] / np.sqrt(count * past.effective)[:, None]
+            rows.append(None if common[-1] is None else np.empty(shares.shape))
+        scale, innovation = np.empty(shares.shape), np.empty(shares.shape)
+        for k in range(NODES):
+            g = shares[:, k]
+            whole = g * rest
+            pivot, miss = (whole + channel) / number, value[:, None] - reading - g * along
+            for index, (past, _) in enumerate(again):
+                cross, row = common[index], rows[index]
+                if cross is None or row is None:
+                    continue
+                entry = g * cross
+                for mine, theirs in zip(rows[:index], past.rows, strict=True):
                     if mine is not None and theirs is not None:
                         entry = entry - mine[:, k] * theirs[:, k]
-                row[:, k] = entry * past.scale[:, k]
-                mean[k] = mean[k] + row[:, k] * past.innovation[:, k]
-                pivot[k] = pivot[k] - row[:, k] * row[:, k]
-            rows.append(row)
-            past_evidence = np.where(same[:, None, None], past.evidence, past_evidence)
-        least = [np.maximum(noise[:, None], _RESOLUTION * gain * rest) / count[:, None] for gain in gains]
-        scale = np.stack(
-            [1.0 / np.sqrt(np.maximum(part, low)) for part, low in zip(pivot, least, strict=True)], axis=1
-        )
-        innovation = np.stack([value[:, None] - part for part in mean], axis=1) * scale
-        evidence = past_evidence + np.log(scale) - 0.5 * innovation * innovation
-        gained = _log_sum(evidence) - _log_sum(np.broadcast_to(past_evidence, evidence.shape))
-        answer = Answer(code, control, count, tuple(rows), scale, innovation, evidence)
-        return answer, gained
+                entry = entry * past.scale[:, k]
+                pivot, miss = pivot - entry * entry, miss - entry * past.innovation[:, k]
+                row[:, k] = entry
+            least = np.maximum(channel, _RESOLUTION * whole) / number if again else channel / number
+            scale[:, k] = 1.0 / np.sqrt(np.maximum(pivot, least))
+            innovation[:, k] = miss * scale[:, k]
+        evidence = before + np.log(scale) - 0.5 * innovation * innovation
+        gained = _log_sum(evidence) - (_log_sum(before) if again else 0.0)
+        return Answer(code, control, count, shares, tuple(rows), scale, innovation, evidence), gained
 
     def _offset(self, control: Float[Array, "n d B"]) -> list[Float[Array, "n M B"]]:
         """q = a - v under each atom, one array for each dimension."""
@@ -270,12 +289,49 @@ class ExactInference(Inference[ExactBelief]):
         """Delta of each token in a round."""
         return 0.0 if self.disagreement is None else self.disagreement[round - 1][positions][:, None]
 
-    def _shares(self, count: Float[Array, "n B"]) -> Float[Array, "n Q B"]:
-        """g at each node: the cube of 1 - 2/9n + z sqrt(2/9n)."""
-        narrow = 2.0 / (9.0 * count)
-        width = np.sqrt(narrow)
-        roots = [np.maximum(1.0 - narrow + node * width, _LEAST_ROOT) for node in self._rule[0]]
-        return np.stack([root * root * root for root in roots], axis=1)
+
+def _nodes(
+    excess: Float[Array, "n 1 B"],
+    along: Float[Array, "n M B"],
+    rest: Float[Array, "n M B"],
+    channel: Float[Array, "n 1 B"],
+    count: Float[Array, "n 1 B"],
+) -> tuple[Float[Array, "n Q M B"], Float[Array, "n Q M B"]]:
+    """g at the nodes of a quadrature over it, and the log weight of each.
+
+    With z standard normal, g = (1 - 2/9n + z sqrt(2/9n))^3. A field that is precise beside the spread of
+    g u.q says what z is, so the nodes of a Gauss-Hermite rule are centred and scaled to the Gaussian
+    approximation of its law given the field, and weighted by the ratio of the two laws.
+
+    Args:
+        excess: the field less u.v.
+        along: u.q under each atom.
+        rest: variance of one message at g = 1 without the channel's.
+        channel: variance of the channel in one message.
+        count: n.
+
+    Source: E. B. Wilson and M. M. Hilferty (1931), doi:10.1073/pnas.17.12.684; adaptive Gauss-Hermite
+        quadrature, Q. Liu and D. A. Pierce (1994), doi:10.1093/biomet/81.3.624.
+    """
+    narrow = 2.0 / (9.0 * count)
+    width = np.sqrt(narrow)
+    variance = (rest + channel) / count
+    slope = 3.0 * width * along  # d(g u.q)/dz at g = 1
+    shift = slope * (excess - along) / (variance + slope * slope)
+    root = np.cbrt(np.maximum(1.0 + 3.0 * width * shift, _LEAST_ROOT**3))
+    centre = (root - 1.0 + narrow) / width
+    there = root * root
+    slope, variance = slope * there, (there * root * rest + channel) / count
+    spread = np.sqrt(variance / (variance + slope * slope))
+    shares = np.empty((along.shape[0], NODES, *along.shape[1:]))
+    weights = np.empty(shares.shape)
+    constant = np.log(spread)
+    for k, (node, weight) in enumerate(zip(*_RULE, strict=True)):
+        z = centre + spread * node
+        root = np.abs(1.0 - narrow + z * width)  # for one token the Gaussian has a part below zero
+        shares[:, k] = root * root * root
+        weights[:, k] = (weight + 0.5 * node * node) + constant - 0.5 * z * z
+    return shares, weights
 
 
 def _reading(query: list[Float[Array, "n B"]], past: Answer) -> Float[Array, "n 1 B"]:

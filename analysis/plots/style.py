@@ -76,6 +76,9 @@ FAMILIES = {
 }
 POLICIES = {
     "adaptive": Look(BLUE, "o"),
+    "adaptive widest": Look(SKY, "v"),
+    "adaptive level": Look(OLIVE, ">"),
+    "adaptive, own example": Look(GREEN, "P"),
     "static codes": Look(VERMILION, "s", overlaid=True),
     "static codes, no cv": Look(VERMILION, "s"),
     "static pooled, no cv": Look(GREEN, "^"),

@@ -111,14 +111,11 @@ def _run(
         [*_outside(plan, base, explicit, session), *_trained(learned, models, session)], ignore_index=True
     )
     inside = pd.concat(_inside(plan, explicit, learned, models, session), ignore_index=True)
-    fixed = f"causal graph, after {comparison.run.rounds} rounds; {parameters(base.experiment)}"
-    fixed = fixed.replace(", causal graph", "").replace(f"τ = {base.experiment.channel.noise:g}, ", "")
-    prompts = (
-        f"{comparison.task.prompts:,} prompts, {plan.seeds} seeds of training, bars: two standard errors"
-    )
+    prompts = f"{comparison.task.prompts:,} prompts, {plan.seeds} seeds, bars: two standard errors"
     drawn = {
         f"context-noise-{noise:g}": risk_against_context(
-            _over_seeds(contexts[contexts["noise"] == noise]), f"τ = {noise:g}; {fixed}; {prompts}"
+            _over_seeds(contexts[contexts["noise"] == noise]),
+            f"{parameters(explicit[noise, EXPLICIT].experiment)}; L = {comparison.run.rounds}; {prompts}",
         )
         for noise in plan.noises
     }

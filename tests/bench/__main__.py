@@ -1,4 +1,4 @@
-"""How close a round on literal Ray actors is to what Ray can do, what it costs in process; then training.
+"""How close a round on literal Ray actors is to what Ray can do, what it costs in process; beliefs; training.
 
 All are measured in turn, several times, in one run; the table gives medians and ratios.
 """
@@ -18,7 +18,7 @@ from runner.built import build
 from runner.config.experiment import Experiment
 from runner.engines.environment import prepare
 from runner.engines.local import LocalEngine
-from tests.bench import training
+from tests.bench import belief, training
 
 prepare(joining=False)
 
@@ -100,6 +100,7 @@ def main() -> None:
             f"{100 * ceiling / middle:,.0f} %",
         )
     Console().print(table)
+    Console().print(belief.measure(repeats=options.repeats))
     training.show(repeats=options.repeats)
 
 

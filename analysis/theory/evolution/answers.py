@@ -7,12 +7,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import logsumexp
 
+from analysis.theory.evolution.law import mixture_over_g
 from analysis.theory.evolution.posterior import Posterior
 from analysis.theory.setting import Setting
 
 Array = np.ndarray
-_NODES = 9
-_LEAST_ROOT = 0.05
 _RESOLUTION = 0.1  # share of its variance that an answer keeps at least, given earlier ones
 
 
@@ -21,7 +20,7 @@ class Answers:
 
     With g = (1/n) sum_j (u.x_j)^2 of a code, its fields are jointly Gaussian around u.v_t + g u.q_t, with the
     covariance [g (q_t.q_s - (u.q_t)(u.q_s) + sigma^2) + c delta_ts] / n. Fields of different codes are
-    independent. g is averaged over nodes of its cube root.
+    independent. g is averaged over nodes that the first answer to a code places.
 
     Source: THEORY.md section 5, the exact law of a field.
 
@@ -39,10 +38,7 @@ class Answers:
         """Believe the prior."""
         self.setting = setting
         self.logs = np.tile(np.log(np.maximum(setting.prior.weights, 1e-300)), (samples, 1))
-        nodes, rule = np.polynomial.hermite_e.hermegauss(_NODES)
-        width = 2.0 / (9.0 * setting.effective)
-        self.g = np.maximum(1.0 - width + nodes * np.sqrt(width), _LEAST_ROOT) ** 3
-        self.rule = np.log(rule / rule.sum())
+        self.g: list[Float[Array, "n M Q"]] = []  # at the nodes of the first answer to a code
         self.codes: list[Int[Array, " n"]] = []
         self.offsets: list[Float[Array, "n M d"]] = []
         self.rows: list[list[Float[Array, "n M Q"]]] = []  # a triangular root of the covariance
@@ -77,27 +73,33 @@ class Answers:
         along = (offset @ query[..., None])[..., 0]
         reading = (query * control).sum(axis=1)
         rest = (offset**2).sum(axis=2) - along**2 + setting.label_noise**2
-        variance = self.g * np.maximum(rest, setting.label_noise**2)[..., None]
+        rest = np.maximum(rest, setting.label_noise**2)
+        excess, one = (value - reading)[:, None], np.ones((len(value), 1))
+        g, before = mixture_over_g(excess, along, rest, setting.channel_variance * one, count * one)
+        for index, earlier in enumerate(self.codes):
+            same = (earlier == code)[:, None, None]
+            g, before = np.where(same, self.g[index], g), np.where(same, self.joint[index], before)
+        variance = g * rest[..., None]
         left = (variance + setting.channel_variance) / count
-        miss = value[:, None, None] - reading[:, None, None] - self.g * along[..., None]
+        miss = excess[..., None] - g * along[..., None]
         row: list[Float[Array, "n M Q"]] = []
-        before = np.broadcast_to(self.rule, miss.shape)
         for index, then in enumerate(self.offsets):
             same = self.codes[index] == code
             common = (offset * then).sum(axis=2) - along * (then @ query[..., None])[..., 0]
             common = (common + setting.label_noise**2) * same[:, None] / count
-            entry = common[..., None] * self.g
+            entry = common[..., None] * g
             for mine, theirs in zip(row, self.rows[index], strict=True):
                 entry = entry - mine * theirs
             entry = entry / self.diagonal[index]
             row.append(entry)
             left = left - entry**2
             miss = miss - entry * self.whitened[index]
-            before = np.where(same[:, None, None], self.joint[index], before)
-        least = np.maximum(setting.channel_variance, _RESOLUTION * variance) / count
+        resolved = _RESOLUTION * variance if self.codes else 0.0
+        least = np.maximum(setting.channel_variance, resolved) / count
         diagonal = np.sqrt(np.maximum(left, least))
         joint = before - np.log(diagonal) - 0.5 * (miss / diagonal) ** 2
         self.logs = self.logs + logsumexp(joint, axis=2) - logsumexp(before, axis=2)
+        self.g.append(g)
         self.codes.append(code)
         self.offsets.append(offset)
         self.rows.append(row)

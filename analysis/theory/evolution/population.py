@@ -17,6 +17,7 @@ from scipy.special import logsumexp
 
 from analysis.statistics import standard_error
 from analysis.theory.evolution.complete import foremost
+from analysis.theory.evolution.law import NODES, mixture_over_g
 from analysis.theory.setting import Setting
 from topology.mixing import Mixing
 
@@ -24,9 +25,8 @@ Array = np.ndarray
 WEIGHTS = (0.0, 0.125, 0.25, 0.5, 1.0)  # of a repeated answer, that are tried
 _BOLDEST = 1.06  # largest realised over claimed risk with which a repeated answer may count
 _NEGLIGIBLE = 1e-3  # claimed risk below which no ratio is asked for
-_NODES = 9
-_LEAST_ROOT = 0.05
 _LEAST_LABEL_NOISE = 1e-6
+_ALONE = 1.0 + 1e-9  # effective number of tokens up to which a token heard but itself
 _TIE = 1e-9  # scores closer than this count as equal
 _NUMBERS = 4_000_000  # numbers in the largest array of a chunk of prompts
 _STREAM = 0x5EED  # keeps these draws apart from those of one belief
@@ -145,13 +145,13 @@ def prompts_of(setting: Setting, tokens: int, samples: int) -> int:
         >>> prompts_of(Setting(prior, principal(prior), "adaptive", 3, 1, 8.0, 0.1), 64, 32768)
         512
     """
-    affordable = max(4 * _NUMBERS // (len(setting.prior.weights) * _NODES), 1024)
+    affordable = max(4 * _NUMBERS // (len(setting.prior.weights) * NODES), 1024)
     return max(min(samples, affordable) // tokens, 8)
 
 
 def _chunks(setting: Setting, tokens: int, prompts: int) -> list[int]:
     """Prompts at a time, as many as memory should hold."""
-    stride = max(_NUMBERS // (tokens * len(setting.prior.weights) * _NODES), 1)
+    stride = max(_NUMBERS // (tokens * len(setting.prior.weights) * NODES), 1)
     return [min(stride, prompts - first) for first in range(0, prompts, stride)]
 
 
@@ -183,7 +183,7 @@ class _Population:
         self.logs = np.tile(np.log(np.maximum(prior.weights, 1e-300)), (tokens, prompts, 1))
         self.times = np.zeros((tokens, prompts, len(setting.codebook)), dtype=np.int64)
         self.readings = prior.atoms @ setting.codebook.directions.T
-        self.own = np.zeros(1)
+        self.own, self.alone = np.zeros(1), np.zeros_like(self.logs)
         if setting.own_example:
             misfit = labels[..., None] - inputs @ prior.atoms.T
             self.own = -0.5 * (misfit / max(setting.label_noise, _LEAST_LABEL_NOISE)) ** 2
@@ -205,11 +205,12 @@ class _Population:
             apart = self.listen(hop)
             given = setting.disagreement
             disagreement.append(apart if given is None else given[round - 1])
-            first, again = self.evidence(disagreement[-1])
+            (first, again), solitary = self.evidence(disagreement[-1])
             fresh = self.opening + first
             given_weight = None if setting.repeats is None else setting.repeats[round - 1]
             weight = self.worth(fresh, again) if given_weight is None else given_weight
             self.logs = fresh + weight * again
+            self.alone = self.before_alone + solitary[0] + weight * solitary[1]
             error, claim, _ = self.judge(self.logs)
             errors.append(error)
             claims.append(claim)
@@ -223,7 +224,7 @@ class _Population:
     def judge(self, logs: Float[Array, "N B M"]) -> tuple[Float[Array, "N B"], float, float]:
         """Squared error of each token, mean claimed risk, and mean log loss in nats."""
         atoms, atom = self.setting.prior.atoms, self.drawn.atom
-        weights = _weights(logs + self.own)
+        weights = _weights(logs + self.own - (self.alone if self.setting.own_example else 0.0))
         mean = weights @ atoms
         claim = weights @ (atoms**2).sum(axis=1) - (mean**2).sum(axis=2)
         true = np.take_along_axis(weights, atom[None, :, None], axis=2)
@@ -241,7 +242,8 @@ class _Population:
         """
         if not again.any():
             return 0.0
-        tried = {weight: self.judge(fresh + weight * again - self.own) for weight in WEIGHTS}
+        left_out = self.own - (self.alone if self.setting.own_example else 0.0)
+        tried = {weight: self.judge(fresh + weight * again - left_out) for weight in WEIGHTS}
         least = tried[0.0][0].mean()
         sound = {
             weight: loss
@@ -252,7 +254,7 @@ class _Population:
 
     def open(self, phase: int) -> None:
         """Choose the codes of a phase, from what is believed at its start."""
-        setting, self.opening = self.setting, self.logs
+        setting, self.opening, self.before_alone = self.setting, self.logs, self.alone
         atoms, power = setting.prior.atoms, setting.prior.power()
         weights = _weights(self.logs)
         mean = weights @ atoms
@@ -343,16 +345,20 @@ class _Population:
         sampled = (self.spread[..., None] + setting.label_noise**2) / held.effective
         return sampled + setting.channel_variance * held.passes
 
-    def evidence(self, apart: Float[Array, " N"]) -> tuple[Float[Array, "N B M"], Float[Array, "N B M"]]:
-        """Log density of the means under each atom: of first answers to a code, and of repeated ones."""
-        first, again = np.zeros_like(self.opening), np.zeros_like(self.opening)
+    def evidence(self, apart: Float[Array, " N"]) -> tuple[Float[Array, "2 N B M"], Float[Array, "2 N B M"]]:
+        """Log density of the means under each atom, of first answers to a code and of repeated ones.
+
+        Then the part of it that is of one token alone, which heard but itself.
+        """
+        whole, solitary = np.zeros((2, 2, *self.opening.shape))
         for k in range(self.codes.shape[2]):
             held = (self.best.mean[..., k], self.best.effective[..., k], self.best.passes[..., k])
             found = self.density(self.codes[..., k], *held, apart)
             repeated = (self.before[..., k] > 0)[..., None]
-            first += np.where(repeated, 0.0, found)
-            again += np.where(repeated, found, 0.0)
-        return first, again
+            parts = np.stack([np.where(repeated, 0.0, found), np.where(repeated, found, 0.0)])
+            whole += parts
+            solitary += np.where((held[1] <= _ALONE)[..., None], parts, 0.0)
+        return whole, solitary
 
     def density(
         self,
@@ -373,15 +379,12 @@ class _Population:
         atoms, control = setting.prior.atoms, self.control
         square = (atoms**2).sum(axis=1) - 2 * control @ atoms.T + (control**2).sum(axis=2)[..., None]
         other = np.maximum(square - along**2, 0.0) + setting.label_noise**2 + apart[:, None, None]
-        nodes, rule = np.polynomial.hermite_e.hermegauss(_NODES)
-        narrow = 2.0 / (9.0 * effective)[..., None]
-        terms = []
-        for node, weight in zip(nodes, rule / rule.sum(), strict=True):
-            g = np.maximum(1.0 - narrow + node * np.sqrt(narrow), _LEAST_ROOT) ** 3
-            variance = g * other / effective[..., None] + setting.channel_variance * passes[..., None]
-            miss = mean[..., None] - reading - g * along
-            terms.append(np.log(weight) - 0.5 * np.log(variance) - 0.5 * miss**2 / variance)
-        return np.asarray(logsumexp(np.stack(terms), axis=0))
+        number, excess = effective[..., None], mean[..., None] - reading
+        channel = setting.channel_variance * passes[..., None] * number
+        g, logs = mixture_over_g(excess, along, other, channel, number)
+        variance = (g * other[..., None] + channel[..., None]) / number[..., None]
+        miss = excess[..., None] - g * along[..., None]
+        return np.asarray(logsumexp(logs - 0.5 * np.log(variance) - 0.5 * miss**2 / variance, axis=-1))
 
 
 def _weights(logs: Float[Array, "N B M"]) -> Float[Array, "N B M"]:
