@@ -61,7 +61,7 @@ def locality_sentence(depths: pd.DataFrame, contexts: pd.DataFrame) -> str:
     if len(sizeable):
         off = sizeable["risk"] / sizeable["risk_theory"] - 1
         parts.append(
-            f"agents are {100 * off.median():+.0f} % from theory, for which neighbours agree what to ask, in "
+            f"agents are {100 * off.median():+.0f} % from theory in "
             f"the median and {100 * off.min():+.0f} to {100 * off.max():+.0f} % at risks above {_SIZEABLE}"
         )
     below = agents[agents["risk"] + 3 * agents["risk_se"] < agents["limit"]]
@@ -79,9 +79,10 @@ def locality_sentence(depths: pd.DataFrame, contexts: pd.DataFrame) -> str:
 def causal_sentence(contexts: pd.DataFrame, inside: pd.DataFrame) -> str:
     """Whether the agents explain the causal transformer; it says where they do not.
 
-    They do where its risk, at the contexts given, is within three standard errors or a quarter of theirs
-    (that of rare errors, below a hundredth, within a factor of three or a thousandth), and while levels are
-    asked in turn nine tenths of its queries lie on the level that the agents ask.
+    Risks are alike at a context if they are within three standard errors or a quarter (those of rare errors,
+    below a hundredth, within a factor of three or a thousandth). The agents explain it if it reaches nothing
+    at any context that they do not reach, and while levels are asked in turn nine tenths of its queries lie
+    on the level that they ask; where it is worse than they are, it is said at which contexts.
 
     Args:
         contexts: source, policy, noise, context, risk, risk_se, of agents and of the transformer.
@@ -108,7 +109,11 @@ def causal_sentence(contexts: pd.DataFrame, inside: pd.DataFrame) -> str:
         in_turn = asked[asked["value"] > 0.99]  # the level that agents ask in a layer
         share = list(said.merge(in_turn, on=["layer", "scale"])["value_x"])
         follows = bool(share) and min(share) >= 0.9
-        verdict = "explain the transformer" if bool(alike.all()) and follows else "do not wholly explain it"
+        beyond = ~alike & (rows["risk"] < rows["risk_agents"])
+        explained = follows and not bool(beyond.any())
+        verdict = "explain the transformer" if explained else "do not wholly explain it"
+        behind = ", ".join(f"{place:g}" for place in rows["context"][~alike & ~beyond])
+        verdict += f" and are better at {behind} tokens" if behind else ""
         queries = ", ".join(f"{100 * part:.0f} %" for part in share) or "none"
         parts.append(
             f"at τ = {noise:g} the agents {verdict}: it is at {listed} tokens heard (agents in brackets), "

@@ -73,8 +73,8 @@ def rows(values: dict[str, float], source: str, policy: str) -> pd.DataFrame:
     ("trained", "level", "explained"),
     [
         ({"8": 0.30, "64": 0.0004}, 0.97, True),
-        ({"8": 0.45, "64": 0.0004}, 0.97, False),
-        ({"8": 0.30, "64": 0.0200}, 0.97, False),
+        ({"8": 0.45, "64": 0.0004}, 0.97, True),  # worse than the agents, which is said
+        ({"8": 0.15, "64": 0.0004}, 0.97, False),
         ({"8": 0.30, "64": 0.0004}, 0.50, False),
     ],
 )
@@ -94,6 +94,7 @@ def test_the_sentence_says_whether_agents_explain_the_transformer(
     )  # fmt: skip
     said = causal_sentence(contexts, inside)
     assert ("agents explain the transformer" in said) == explained, said
+    assert ("are better at 8 tokens" in said) == (trained["8"] == 0.45), said
 
 
 @pytest.mark.parametrize(
