@@ -81,12 +81,12 @@ class Built:
     def turns(self) -> tuple[int, ...]:
         """T, rounds of averaging for each question in turn, as the experiment says or theory finds best."""
         asked = self.experiment.policy.rounds_per_scale
+        if self.entry.theory != "averaging":
+            return (1,)
         if isinstance(asked, int):
             return (asked,)
         if asked != "auto":
             return asked
-        if self.entry.theory != "averaging":
-            return (1,)
         setting = replace(self._setting((1,), Plan()), exact=False)
         return (best_rounds_per_scale(setting, self.mixing, self.experiment.run.seed),)
 

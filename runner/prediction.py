@@ -130,7 +130,8 @@ class Forecast:
             )
         if not predicted:
             said.append(
-                "No theory is written for learned weights, gradient descent, and flooding with noise."
+                "No theory is written for learned weights, gradient descent, flooding with noise, and an own "
+                "example beside Gaussian or passed-on fields on a graph."
             )
         return said
 

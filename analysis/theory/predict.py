@@ -29,8 +29,10 @@ def has_theory(scenario: Scenario) -> bool:
     """Whether the risk of the system's policy is predicted at all."""
     if scenario.theory == "light cone":
         return scenario.channel.variance < _NEGLIGIBLE
-    own = scenario.setting is not None and scenario.setting.own_example and not scenario.setting.exact
-    return scenario.theory is not None and not (own and not scenario.mixing.is_shared)
+    setting, shared = scenario.setting, scenario.mixing.is_shared
+    if setting is not None and setting.own_example and not has_one_belief(scenario):
+        return setting.exact and not shared
+    return scenario.theory is not None
 
 
 def predict(

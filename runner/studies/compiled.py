@@ -39,8 +39,12 @@ def prepare(built: Built) -> Callable[[Session], Findings]:
 
     Source: THEORY.md section 8, two systems, one computation.
     """
+    if built.experiment.policy.own_example:
+        raise UsageError(
+            "policy.own_example", True, "false: a workspace has no room for a token's own example"
+        )
     if built.experiment.policy.belief == "exact":
-        built = built.varied({"policy.belief": "joint"})
+        built = built.varied({"policy.belief": "joint", "policy.repeats": "auto"})
     experiment = built.experiment
     if not isinstance(built.policy, Adaptive):
         raise UsageError("policy.kind", experiment.policy.kind, '"adaptive", which is what can be compiled')

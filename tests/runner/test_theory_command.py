@@ -181,3 +181,16 @@ def test_the_figures_are_drawn(tmp_path: Path) -> None:
         "pooled-failure",
     ]
     assert all(path.stat().st_size > 20_000 and path.with_suffix(".svg").is_file() for path in paths)
+
+
+def test_theory_of_beliefs_that_disagree_covers_the_edges() -> None:
+    """No round, certain beliefs without label noise, keys of other policies, gossip with own example."""
+    ring = DEMO.with_values({"graph.kind": "ring", "task.tokens": 8, "task.prompts": 50})
+    assert simulate(ring.with_values({"run.rounds": 0})).risk.tolist() == [1.0]
+    certain = ring.with_values({"graph.kind": "complete", "task.label_noise": 0.0, "channel.noise": 0.0})
+    assert np.isfinite(forecast(certain, 300).curves["risk"]).all()
+    plain, turned = (build(ring.with_values({"policy.rounds_per_scale": turns})) for turns in ("auto", 64))
+    assert plain.plan.repeats == turned.plan.repeats, "rounds of averaging are a key of gossip alone"
+    gossip = {"policy.kind": "gossip", "policy.rounds_per_scale": 2, "policy.own_example": True}
+    assert predict(certain.with_values(gossip), 100).empty
+    assert len(predict(ring.with_values(gossip), 100)) == len(predict(ring, 100))

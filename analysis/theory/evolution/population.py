@@ -218,7 +218,7 @@ class _Population:
             hop += 1
             if hop == self.turns[min(phase, len(self.turns) - 1)]:
                 hop, phase = 0, phase + 1
-        apart = np.array(disagreement).reshape(setting.rounds, -1)
+        apart = np.array(disagreement).reshape(setting.rounds, len(self.times))
         return np.stack(errors), np.array(claims), apart, tuple(repeats)
 
     def judge(self, logs: Float[Array, "N B M"]) -> tuple[Float[Array, "N B"], float, float]:

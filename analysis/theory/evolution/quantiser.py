@@ -149,7 +149,8 @@ def message_moments(
     total = squared_residual + label_noise**2 + query_residual**2 + noise**2
     # Cov(Q, z) = E[Q z] - E[Q] E[z], with E[Q z | a] = centre E[Q | a] + spread^2 E[Q' | a] (Stein).
     product = np.tensordot(weights, centre * first + spread**2 * slope, 1)
-    gain = (product - mean * average) / total
+    # A message that is known beforehand has no variance, and its gain multiplies nothing.
+    gain = np.where(total > 0, product - mean * average, 1.0) / np.where(total > 0, total, 1.0)
     return Moments(mean, gain, np.maximum(variance - gain**2 * total, 0.0))
 
 
