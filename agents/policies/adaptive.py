@@ -1,6 +1,7 @@
 """Adaptive: ask where the belief is widest."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,8 @@ class LevelByLevel(Adaptive):
         """The widest codes of the likeliest node of the round's level, then the widest of all."""
         variances = self.inference.variances(belief)
         prior, scales = self.inference.prior, self.inference.codebook.scales
-        level = self._level(round)
-        if level is not None:
+        if round <= len(self._levels):
+            level = self._levels[round - 1]
             codes = np.flatnonzero(scales == level)
             nodes = _nodes(prior, level)
             weights = self.inference.atoms(belief)
@@ -78,21 +79,14 @@ class LevelByLevel(Adaptive):
                 np.put_along_axis(variances, code, above, 1)
         return widest(variances, self.channels)
 
-    def _level(self, round: int) -> int | None:
-        """The level whose turn it is; None after the last."""
-        left = round
-        for level, nodes in enumerate(
-            (len(_nodes(self.inference.prior, k + 1)) for k in range(self._depth)), 1
-        ):
-            codes = int((self.inference.codebook.scales == level).sum()) // nodes
-            left -= -(-codes // self.channels)
-            if left <= 0:
-                return level
-        return None
-
-    @property
-    def _depth(self) -> int:
-        return self.inference.prior.branches.shape[1]
+    @cached_property
+    def _levels(self) -> list[int]:
+        """The level whose turn it is in each round, as long as levels are asked in turn."""
+        prior, scales, turns = self.inference.prior, self.inference.codebook.scales, []
+        for level in range(1, prior.branches.shape[1] + 1):
+            codes = int((scales == level).sum()) // len(_nodes(prior, level))
+            turns += [level] * -(-codes // self.channels)
+        return turns
 
 
 def _nodes(prior: Prior, level: int) -> list[Int[np.ndarray, " m"]]:

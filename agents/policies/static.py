@@ -30,7 +30,7 @@ class Static(Bayesian):
 
     def choose(self, belief: Any, round: int) -> Integer[np.ndarray, "n K B"]:
         """The schedule's codes of this round."""
-        tokens, _, prompts = self.inference.asked(belief).shape
+        tokens, _, prompts = belief.log_weights.shape
         codes = np.array(self.schedule[round - 1], dtype=np.int64)
         return np.broadcast_to(codes[None, :, None], (tokens, len(codes), prompts)).copy()
 

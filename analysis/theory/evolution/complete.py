@@ -184,11 +184,22 @@ def choose(
         variances = variances + 2.0 * setting.prior.power() * foremost(setting, belief.weights, round)
     if asked is not None:  # no variance is as large as E|w|^2
         np.subtract.at(variances, (np.arange(size)[:, None], asked), 2.0 * setting.prior.power())
-    chosen = np.empty((size, setting.channels), dtype=np.int64)
-    for rank in range(setting.channels):
-        chosen[:, rank] = (variances >= variances.max(axis=1, keepdims=True) - _TIE).argmax(axis=1)
-        variances[np.arange(size), chosen[:, rank]] = -np.inf
-    return chosen
+    return largest(variances, setting.channels)
+
+
+def largest(scores: Float[np.ndarray, "*n C"], count: int) -> Int[np.ndarray, "*n K"]:
+    """Indices of the largest scores, the lower one of those that are equal.
+
+    Example:
+        >>> largest(np.array([0.1, 0.5, 0.5]), 2).tolist()
+        [1, 2]
+    """
+    left, chosen = scores.copy(), []
+    for _ in range(count):
+        best = (left >= left.max(axis=-1, keepdims=True) - _TIE).argmax(axis=-1)
+        chosen.append(best)
+        np.put_along_axis(left, best[..., None], -np.inf, axis=-1)
+    return np.stack(chosen, axis=-1)
 
 
 def foremost(setting: Setting, weights: Float[np.ndarray, "*n M"], round: int) -> Bool[np.ndarray, "*n C"]:
@@ -209,8 +220,7 @@ def foremost(setting: Setting, weights: Float[np.ndarray, "*n M"], round: int) -
         round -= -(-codes.shape[1] // setting.channels)
         if round <= 0:
             mass = weights @ (above[:, None] == np.arange(len(codes)))
-            likeliest = (mass >= mass.max(axis=-1, keepdims=True) - _TIE).argmax(axis=-1)
-            np.put_along_axis(found, codes[likeliest], True, axis=-1)
+            np.put_along_axis(found, codes[largest(mass, 1)[..., 0]], True, axis=-1)
             break
     return found
 

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from scipy.special import logsumexp
 
 from analysis.statistics import standard_error
-from analysis.theory.evolution.complete import foremost
+from analysis.theory.evolution.complete import foremost, largest
 from analysis.theory.evolution.law import NODES, mixture_over_g
 from analysis.theory.setting import Setting
 from topology.mixing import Mixing
@@ -27,7 +27,6 @@ _BOLDEST = 1.06  # largest realised over claimed risk with which a repeated answ
 _NEGLIGIBLE = 1e-3  # claimed risk below which no ratio is asked for
 _LEAST_LABEL_NOISE = 1e-6
 _ALONE = 1.0 + 1e-9  # effective number of tokens up to which a token heard but itself
-_TIE = 1e-9  # scores closer than this count as equal
 _NUMBERS = 4_000_000  # numbers in the largest array of a chunk of prompts
 _STREAM = 0x5EED  # keeps these draws apart from those of one belief
 
@@ -179,11 +178,13 @@ class _Population:
         self.drawn = Prompts(atom, inputs, labels)
         shares = mixing.shares()
         self.shares = csr_array(np.repeat(shares.toarray(), tokens, axis=0)) if mixing.is_shared else shares
+        self.squares = self.shares.power(2)
         self.reach = mixing.reach(max(turns))
         self.logs = np.tile(np.log(np.maximum(prior.weights, 1e-300)), (tokens, prompts, 1))
         self.times = np.zeros((tokens, prompts, len(setting.codebook)), dtype=np.int64)
         self.readings = prior.atoms @ setting.codebook.directions.T
-        self.own, self.alone = np.zeros(1), np.zeros_like(self.logs)
+        self.own: Array | None = None
+        self.alone = np.zeros_like(self.logs)
         if setting.own_example:
             misfit = labels[..., None] - inputs @ prior.atoms.T
             self.own = -0.5 * (misfit / max(setting.label_noise, _LEAST_LABEL_NOISE)) ** 2
@@ -192,7 +193,7 @@ class _Population:
         self,
     ) -> tuple[Float[Array, "rounds N B"], Float[Array, " rounds"], Float[Array, "L N"], tuple[float, ...]]:
         """Squared errors, claimed risks, disagreement, and weights of repeated answers."""
-        setting, start = self.setting, self.judge(self.logs)
+        setting, start = self.setting, self.judge(self.with_own())
         errors, claims = [start[0]], [start[1]]
         disagreement, repeats = [], []
         hop, phase = 0, 0
@@ -211,7 +212,7 @@ class _Population:
             weight = self.worth(fresh, again) if given_weight is None else given_weight
             self.logs = fresh + weight * again
             self.alone = self.before_alone + solitary[0] + weight * solitary[1]
-            error, claim, _ = self.judge(self.logs)
+            error, claim, _ = self.judge(self.with_own())
             errors.append(error)
             claims.append(claim)
             repeats.append(float(weight))
@@ -221,18 +222,28 @@ class _Population:
         apart = np.array(disagreement).reshape(setting.rounds, len(self.times))
         return np.stack(errors), np.array(claims), apart, tuple(repeats)
 
+    def with_own(self) -> Float[Array, "N B M"]:
+        """The beliefs that estimates are read from: with a token's own example, where it is used."""
+        return self.logs if self.own is None else self.logs + self.own - self.alone
+
     def judge(self, logs: Float[Array, "N B M"]) -> tuple[Float[Array, "N B"], float, float]:
         """Squared error of each token, mean claimed risk, and mean log loss in nats."""
         atoms, atom = self.setting.prior.atoms, self.drawn.atom
-        weights = _weights(logs + self.own - (self.alone if self.setting.own_example else 0.0))
-        mean = weights @ atoms
-        claim = weights @ (atoms**2).sum(axis=1) - (mean**2).sum(axis=2)
+        weights, mean, claim = self.read(logs)
         true = np.take_along_axis(weights, atom[None, :, None], axis=2)
         return (
             ((mean - atoms[atom]) ** 2).sum(axis=2),
             float(claim.mean()),
             float(-np.log(true + 1e-300).mean()),
         )
+
+    def read(
+        self, logs: Float[Array, "N B M"]
+    ) -> tuple[Float[Array, "N B M"], Float[Array, "N B d"], Float[Array, "N B"]]:
+        """Weights of the atoms, mean of w, and its expected squared distance from there."""
+        atoms, weights = self.setting.prior.atoms, _weights(logs)
+        mean = weights @ atoms
+        return weights, mean, weights @ (atoms**2).sum(axis=1) - (mean**2).sum(axis=2)
 
     def worth(self, fresh: Float[Array, "N B M"], again: Float[Array, "N B M"]) -> float:
         """The weight of repeated answers of least log loss, among those that are not too bold.
@@ -242,8 +253,7 @@ class _Population:
         """
         if not again.any():
             return 0.0
-        left_out = self.own - (self.alone if self.setting.own_example else 0.0)
-        tried = {weight: self.judge(fresh + weight * again - left_out) for weight in WEIGHTS}
+        tried = {weight: self.judge(fresh + weight * again) for weight in WEIGHTS}
         least = tried[0.0][0].mean()
         sound = {
             weight: loss
@@ -255,11 +265,9 @@ class _Population:
     def open(self, phase: int) -> None:
         """Choose the codes of a phase, from what is believed at its start."""
         setting, self.opening, self.before_alone = self.setting, self.logs, self.alone
-        atoms, power = setting.prior.atoms, setting.prior.power()
-        weights = _weights(self.logs)
-        mean = weights @ atoms
+        power = setting.prior.power()
+        weights, mean, within = self.read(self.logs)
         self.control = mean if setting.control_variate else np.zeros_like(mean)
-        within = weights @ (atoms**2).sum(axis=1) - (mean**2).sum(axis=2)
         self.spread = within if setting.control_variate else np.full_like(within, power)
         if setting.schedule is not None:
             planned = np.array(setting.schedule[phase])
@@ -270,7 +278,7 @@ class _Population:
                 scores = scores - 2.0 * power * self.times
             if setting.order == "level":
                 scores = scores + 2.0 * power * foremost(setting, weights, phase + 1)
-            self.codes = _largest(scores, setting.channels)
+            self.codes = largest(scores, setting.channels)
         self.before = np.take_along_axis(self.times, self.codes, axis=2)
         np.put_along_axis(self.times, self.codes, self.before + 1, axis=2)
 
@@ -311,7 +319,7 @@ class _Population:
             spoken = np.where(about, self.messages, 0.0).sum(axis=2)
             total = np.maximum(self.shares @ (said * 1.0), 1e-300)
             average = self.shares @ spoken / total
-            number = total**2 / np.maximum(self.shares.power(2) @ (said * 1.0), 1e-300)
+            number = total**2 / np.maximum(self.squares @ (said * 1.0), 1e-300)
             theirs = self.shares @ (said * squares) / total + squares
             for k in range(control.shape[2]):
                 theirs -= 2 * control[..., k] * (self.shares @ (said * control[..., k])) / total
@@ -391,13 +399,3 @@ def _weights(logs: Float[Array, "N B M"]) -> Float[Array, "N B M"]:
     """Probabilities."""
     weights = np.exp(logs - logs.max(axis=2, keepdims=True))
     return np.asarray(weights / weights.sum(axis=2, keepdims=True))
-
-
-def _largest(scores: Float[Array, "N B C"], count: int) -> Int[Array, "N B K"]:
-    """Indices of the largest scores, the lower one of those that are equal."""
-    left, chosen = scores.copy(), []
-    for _ in range(count):
-        best = (left >= left.max(axis=2, keepdims=True) - _TIE).argmax(axis=2)
-        chosen.append(best)
-        np.put_along_axis(left, best[..., None], -np.inf, axis=2)
-    return np.stack(chosen, axis=2)
