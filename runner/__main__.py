@@ -1,5 +1,5 @@
 """`python -m runner`: the same as `tokenfield`."""
 
-from runner.cli.app import main
+from runner.cli import main
 
 main()

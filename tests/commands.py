@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from runner.cli.app import main
+from runner.cli import main
 
 
 def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:

@@ -3,9 +3,10 @@
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import agents
 from agents.policies import POLICIES
@@ -32,19 +33,24 @@ from runner.storage.manifest import read_stopped
 from runner.storage.writer import check_room
 from runner.studies import Session, study_of
 
+
+class _Commands(TyperGroup):
+    """The commands. Where Typer alone meets a KeyboardInterrupt, it ends without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        with exit_codes():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="tokenfield",
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="A deep transformer as token positions that infer a latent variable together by bounded messages.",
 )
-
-
-def main() -> None:
-    """Run the command line; a user's mistake ends with exit code 2 and a message, never a traceback."""
-    with exit_codes():
-        app()
 
 
 def _show_version(wanted: bool) -> None:

@@ -3,16 +3,22 @@
 import errno
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Self
 
 from runner.errors import RunError, UnreadableError, UsageError
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted; a message, never a traceback.
+    """Exit codes: 0 done, 1 failed, 2 wrong usage, 128 + n ended by signal n; a message, never a traceback.
 
     Example:
         >>> try:
@@ -25,10 +31,11 @@ def exit_codes() -> Iterator[None]:
     if isinstance(sys.stdout, io.TextIOWrapper):  # where a terminal lacks a letter, its code stands for it
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()  # what cannot be written is known here, not after the end
+        with _Signals() as signals:
+            try:
+                yield
+            finally:
+                sys.stdout.flush()  # what cannot be written is known here, not after the end
     except UsageError as failure:
         _say(*failure.lines())
         sys.exit(2)
@@ -45,8 +52,39 @@ def exit_codes() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try again to write there
         sys.exit(1)
     except KeyboardInterrupt as stop:
-        _say(f"interrupted. {stop}".removesuffix(". "))
-        sys.exit(130)
+        _say(f"ended by {signals.first.name}. {stop}".removesuffix(" "))
+        sys.exit(128 + signals.first)
+
+
+class _Signals:
+    """The first signal that asks for the end is raised as a KeyboardInterrupt; a second one ends at once.
+
+    What this process started ends with it. A signal that is ignored, as SIGHUP is below nohup, stays so.
+
+    Attributes:
+        first: the signal that came; SIGINT before any came, or where KeyboardInterrupt was raised by hand.
+    """
+
+    def __init__(self) -> None:
+        self.first, self._came = signal.SIGINT, False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            for number in _ENDING:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._came:
+            os._exit(128 + number)
+        self.first, self._came = signal.Signals(number), True
+        raise KeyboardInterrupt
 
 
 def _say(*lines: str) -> None:

@@ -12,6 +12,10 @@ def prepare(joining: bool) -> None:
             to, although clusters ask for one by default: so it is told to, where there is a token.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # SIGTERM is for this process to handle; Ray's own handler aborts with pages of a C++ trace.
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
+    # What goes wrong is raised here and told once; Ray would print it on standard output too.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     if joining:
         if _has_token():
             os.environ.setdefault("RAY_AUTH_MODE", "token")

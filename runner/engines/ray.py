@@ -7,7 +7,9 @@ rounds are submitted: all rounds are in flight, and results are collected in ord
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from time import perf_counter
@@ -86,18 +88,19 @@ def connect(address: str | None = None) -> bool:
         _check_reachable(named)
         folders = [str(folder_of(name)) for name in PACKAGES]
         try:
-            ray.init(
-                address=named,
-                runtime_env={"py_modules": folders, "env_vars": _ONE_THREAD},
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with _in_order():
+                ray.init(
+                    address=named,
+                    runtime_env={"py_modules": folders, "env_vars": _ONE_THREAD},
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
         except (ConnectionError, RuntimeError, ValueError) as failure:
             raise UsageError(
                 "--address", named, f"the address of a running Ray cluster ({failure})"
             ) from None
         return False
-    with _inherited(_ONE_THREAD):
+    with _inherited(_ONE_THREAD), _in_order():
         ray.init(
             num_cpus=available_cores(),
             include_dashboard=False,
@@ -124,6 +127,29 @@ def _inherited(variables: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _in_order() -> Iterator[None]:
+    """Leave nothing half started behind, and keep what this process does on SIGTERM.
+
+    Ray sets a handler that ends the process in the middle of whatever it does.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+
+    def restore() -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+    try:
+        yield
+    except BaseException as failure:
+        ray.shutdown()
+        restore()
+        if isinstance(failure, SystemExit):  # from Ray's handler, which was there already
+            signal.raise_signal(signal.SIGTERM)
+        raise
+    restore()
 
 
 def _check_reachable(address: str) -> None:

@@ -1,11 +1,13 @@
 """Training in several processes of one thread each."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
+from threading import Thread
 from typing import Any
 
 import torch
@@ -81,7 +83,16 @@ _link: tuple["SimpleQueue[tuple[int, int, float]]", Event] | None = None  # of a
 def _join_pool(queue: "SimpleQueue[tuple[int, int, float]]", stop: Event) -> None:
     global _link
     _link = queue, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # it comes to the parent too, which says when to stop
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed says nothing, and its queue stays open."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _train_in_pool(part: Part, train: Train) -> list[tuple[int, Trained[Any]]]:

@@ -116,6 +116,7 @@ def obtain(
 
     Raises:
         RunError: if a loss is not finite or explodes, or a file is damaged or of something else.
+        KeyboardInterrupt: with what a user is told.
     """
     keys = [cache_key(job) for job in jobs]
     try:
@@ -124,6 +125,9 @@ def obtain(
         if missing:
             models = _train(list(missing.values()), train_all, folder, workers, progress, noun)
             found |= zip(missing, models, strict=True)
+    except KeyboardInterrupt:
+        kept = f"What was trained is kept in {folder}; the same command continues from there"
+        raise KeyboardInterrupt(kept) from None
     except UnreadableError as failure:
         raise RunError(f"training cannot continue: {failure}") from None
     except DivergenceError as failure:

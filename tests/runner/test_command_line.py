@@ -90,7 +90,7 @@ def test_a_bad_file_ends_with_code_2(
 @pytest.mark.ray
 def test_a_mistake_is_told_before_ray_is_imported(tmp_path: Path) -> None:
     program = (
-        "import sys; from runner.cli.app import main\n"
+        "import sys; from runner.cli import main\n"
         "sys.argv = ['tokenfield', 'run', 'demo', '--set', 'channel.bits=0']\n"
         "try: main()\n"
         "except SystemExit as stop: print(stop.code, 'ray' in sys.modules, 'torch' in sys.modules)"

@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from analysis.report.verdict import largest_z, sentence
 from analysis.statistics import z_scores
-from runner.cli.app import main  # noqa: F401  (the command line imports without torch)
+from runner.cli import main  # noqa: F401  (the command line imports without torch)
 from runner.config.experiment import load
 from runner.config.studies import Comparison
 from runner.engines.local import LocalEngine
