@@ -53,7 +53,7 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError("the cluster did not start")
 
 
-@pytest.mark.parametrize("how", ["--address", "RAY_ADDRESS"])
+@pytest.mark.parametrize("how", ["--address", pytest.param("RAY_ADDRESS", marks=pytest.mark.slow)])
 def test_a_named_cluster_is_joined_and_gives_the_same_bits(head: str, how: str, tmp_path: Path) -> None:
     settings = {"task.tokens": 4, "task.prompts": 50, "channel.noise": 1.0, "channel.bits": 16}
     arguments = [f"--set={key}={value}" for key, value in settings.items()]
