@@ -44,7 +44,7 @@ _HOMES = {
     "Built": "runner.built",
     "Experiment": "runner.config.experiment",
     "LocalEngine": "runner.engines.local",
-    "RayEngine": "runner.engines.ray",
+    "RayEngine": "runner.engines",
     "Simulation": "runner.simulation.simulate",
     "build": "runner.built",
     "compare": "runner.studies.comparison",

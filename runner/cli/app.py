@@ -23,7 +23,7 @@ from runner.cli.console import (
     run_answer,
 )
 from runner.cli.exit import exit_codes
-from runner.cli.options import AddressOption, Call, JsonOption, on_a_file, playing
+from runner.cli.options import AddressOption, Call, EngineOption, JsonOption, on_a_file, playing
 from runner.engines.local import LocalEngine
 from runner.progress import Progress
 from runner.simulation.resume import resume as resume_run
@@ -87,11 +87,14 @@ def run(call: Call, address: AddressOption = None) -> None:
 def resume(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that was stopped.")],
     as_json: JsonOption = False,
+    engine_name: EngineOption = None,
     address: AddressOption = None,
 ) -> None:
-    """Resume a run that was stopped; it ends with the same bits as if it had not been."""
+    """Resume a run that was stopped, on any engine; it ends with the same bits as if it had not been."""
     with answering(as_json) as answer:
         experiment, progress = read_stopped(folder)[0], Progress()
+        if engine_name is not None or address is not None:
+            experiment = experiment.with_values({"run.engine": engine_name or "ray"})
         trained = POLICIES[experiment.policy.kind].is_trained
         learned = _with_weights(build(experiment), folder.parent, progress).learned if trained else None
         with playing(experiment, address, progress) as (engine, watch):

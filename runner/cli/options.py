@@ -30,6 +30,9 @@ OutOption = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where 
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="Ray cluster to join; by default RAY_ADDRESS, or a new one.")
 ]
+EngineOption = Annotated[
+    str | None, typer.Option("--engine", help="Where the rounds are played; by default as the run began.")
+]
 
 
 class Call(NamedTuple):

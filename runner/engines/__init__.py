@@ -1,12 +1,13 @@
 """Where simulations are played; a new engine is a module here and an entry in `ENGINES`."""
 
-import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.engines.base import Engine, Outcome
+from runner.errors import UsageError
 
 if TYPE_CHECKING:  # an actor process loads neither this nor what draws it
+    from runner.engines.ray import RayEngine
     from runner.progress import Progress
 
 
@@ -25,18 +26,31 @@ class EngineOptions(NamedTuple):
 
 
 def _local(options: EngineOptions) -> Engine:
+    if options.address is not None:
+        raise UsageError("--address", options.address, 'left out, or run.engine = "ray"; it is "local"')
     from runner.engines.local import LocalEngine
 
     return LocalEngine()
 
 
 def _ray(options: EngineOptions) -> Engine:
+    return _ray_engine(options.address)(*options)
+
+
+def _ray_engine(address: str | None = None) -> "type[RayEngine]":
     from runner.engines.environment import prepare
 
-    prepare(joining=bool(options.address or os.environ.get("RAY_ADDRESS")))  # before Ray is imported
+    prepare(address)  # before Ray is imported, which then reads it
     from runner.engines.ray import RayEngine
 
-    return RayEngine(*options)
+    return RayEngine
+
+
+def __getattr__(name: str) -> Any:
+    """The Ray engine, loaded when it is asked for."""
+    if name == "RayEngine":
+        return _ray_engine()
+    raise AttributeError(f"module 'runner.engines' has no attribute {name!r}")
 
 
 # What it takes to open each engine; Ray is imported only if it is wanted.

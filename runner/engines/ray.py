@@ -8,20 +8,21 @@ rounds are submitted: all rounds are in flight, and results are collected in ord
 import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from time import perf_counter
+from contextlib import contextmanager, nullcontext, suppress
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import ray
 
 from agents.step import Aggregate, Block, Sent, Step, System, draw_block, step
 from analysis.guard import PACKAGES
 from analysis.resources import available_cores, available_memory
 from runner.engines.base import Outcome, aggregate_blocks, join_reports, join_sent
+from runner.engines.environment import prepare
 from runner.errors import RunError, UsageError
 from runner.source import fingerprint, folder_of
 from topology.partition import blocks
@@ -33,6 +34,8 @@ if TYPE_CHECKING:  # a token actor loads neither the progress nor networkx
 
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # an actor is one of many on its cores
 _ACTOR_BYTES = 60 * 2**20  # memory of an idle actor process
+_RESTARTS = 20  # of an actor that dies: one that dies whenever it starts ends the run
+_STALLED = 180  # seconds without one more actor that is up
 
 
 class TokenActor:
@@ -67,6 +70,10 @@ class TokenActor:
 class Hub:
     """Sums what all tokens said, for every block of receivers."""
 
+    def fingerprint(self) -> str:
+        """The code that this actor runs."""
+        return fingerprint()
+
     def aggregate(
         self, mixing: "Mixing", count: int, parts: list[np.ndarray], *sent: Sent
     ) -> Aggregate | list[Aggregate]:
@@ -83,31 +90,40 @@ def connect(address: str | None = None) -> bool:
     """
     if ray.is_initialized():
         return False
-    named = address or os.environ.get("RAY_ADDRESS")
-    if named:
-        _check_reachable(named)
+    found = prepare(address)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if found is not None:
         folders = [str(folder_of(name)) for name in PACKAGES]
-        try:
-            with _in_order():
-                ray.init(
-                    address=named,
-                    runtime_env={"py_modules": folders, "env_vars": _ONE_THREAD},
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-        except (ConnectionError, RuntimeError, ValueError) as failure:
-            raise UsageError(
-                "--address", named, f"the address of a running Ray cluster ({failure})"
-            ) from None
+        code = {"py_modules": folders, "env_vars": _ONE_THREAD}
+        with _in_order(), _told("the cluster could not be joined"):
+            ray.init(address=found, runtime_env=code, **options)
         return False
-    with _inherited(_ONE_THREAD), _in_order():
-        ray.init(
-            num_cpus=available_cores(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    with _inherited(_ONE_THREAD), _in_order(), _told("Ray could not be started"):
+        ray.init(num_cpus=available_cores(), include_dashboard=False, **options)
     return True
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Errors of Ray as one of ours; a token's own failure stays what it is in process.
+
+    Raises:
+        RunError: saying what failed, and how.
+    """
+    try:
+        yield
+    except ray.exceptions.RayTaskError as failure:
+        if isinstance(failure.cause, ArithmeticError | np.linalg.LinAlgError):
+            raise failure.cause from None
+        raise RunError(f"{what}: {type(failure.cause).__name__}: {failure.cause}") from failure
+    except ray.exceptions.ActorDiedError as failure:
+        words = str(failure).rstrip().splitlines()[-1]  # of what its start raised; else what Ray may know
+        if "worker process has died" in words:
+            words = f"an actor died, and did so again after {_RESTARTS} new starts; most often for want of "
+            words += "memory: take more run.tokens_per_actor, or a smaller run.batch"
+        raise RunError(f"{what}: {words}") from failure
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as failure:
+        raise RunError(f"{what}: {failure}") from failure
 
 
 @contextmanager
@@ -150,17 +166,6 @@ def _in_order() -> Iterator[None]:
             signal.raise_signal(signal.SIGTERM)
         raise
     restore()
-
-
-def _check_reachable(address: str) -> None:
-    """Refuse an address where nothing listens: Ray itself would wait for minutes."""
-    host, _, port = address.rpartition(":")
-    if not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as failure:
-        raise UsageError("--address", address, f"host:port of a running Ray cluster ({failure})") from None
 
 
 class RayEngine:
@@ -224,8 +229,9 @@ class RayEngine:
 
     def close(self) -> None:
         """End the actors, and the cluster if it was started here."""
-        for actor in [*self.actors, *([self.hub] if self.hub else [])]:
-            ray.kill(actor)
+        with suppress(ray.exceptions.RayError):  # of a cluster that is gone
+            for actor in [*self.actors, *([self.hub] if self.hub else [])]:
+                ray.kill(actor)
         self.actors, self.hub = [], None
         if self._owned:
             ray.shutdown()
@@ -235,24 +241,49 @@ class RayEngine:
         """At least `count` actors that run this very code."""
         if self._owned:
             self._check_room(count - len(self.actors))
-        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-        if self.hub is None:
-            self.hub = ray.remote(**options)(Hub).remote()
-        kind: Any = ray.remote(**options)(TokenActor)
-        fresh: list[Any] = [kind.remote() for _ in range(count - len(self.actors))]
+        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": _RESTARTS, "max_task_retries": -1}
+        with _told("actors could not be started"):
+            if self.hub is None:
+                self.hub = ray.remote(**options)(Hub).remote()
+                _check_code(ray.get(self.hub.fingerprint.remote()))
+            kind: Any = ray.remote(**options)(TokenActor)
+            fresh: list[Any] = [kind.remote() for _ in range(count - len(self.actors))]
+            try:
+                self._wait_for(fresh)
+            except BaseException:  # an interruption too: none that may not be up is kept
+                for actor in fresh:
+                    ray.kill(actor)
+                raise
         self.actors += fresh
-        if fresh:
-            showing = self._display.task("starting actors", len(fresh)) if self._display else nullcontext()
-            with showing as advance:
-                for started, remote in enumerate(_as_they_come(fresh), 1):
-                    if remote != fingerprint():
-                        raise RunError(
-                            f"an actor runs tokenfield {remote}, this process {fingerprint()}: install the "
-                            "same version on every node"
-                        )
-                    if advance:
-                        advance(started, f"{started} of {len(fresh)}")
         return self.actors[:count]
+
+    def _wait_for(self, fresh: list[Any]) -> None:
+        """Wait until actors are up, and say how many are, and what takes long."""
+        pending: set[Any] = {actor.fingerprint.remote() for actor in fresh}
+        count, last = len(fresh), monotonic()
+        showing = self._display.task("starting actors", count) if self._display and count else nullcontext()
+        with showing as advance:
+            while pending:
+                done, rest = ray.wait(list(pending), num_returns=1, timeout=1.0)
+                for remote in ray.get(done):
+                    _check_code(remote)
+                pending, up = set(rest), count - len(rest)
+                last = monotonic() if done else last
+                if monotonic() - last > _STALLED:
+                    raise RunError(
+                        f"{up} of {count} actors are up, and none more came up in {_STALLED} s: "
+                        f"{_waits_for()}. Take fewer: {self._fewer(count)}"
+                    )
+                if advance:
+                    advance(up, f"{up} of {count} are up; {_waits_for()}; {self._fewer(count)}")
+
+    def _fewer(self, count: int) -> str:
+        """What would start sooner."""
+        cores = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+        if count <= cores:
+            return 'run.engine = "local" needs none'
+        enough = -(-count * self.tokens_per_actor // cores)
+        return f"run.tokens_per_actor = {enough} needs {cores} of them"
 
     def _check_room(self, more: int) -> None:
         """Refuse more actors than this machine has memory for."""
@@ -264,13 +295,21 @@ class RayEngine:
             raise UsageError("run.tokens_per_actor", self.tokens_per_actor, possible)
 
 
-def _as_they_come(actors: list[Any]) -> Iterator[str]:
-    """Fingerprints of actors, in the order in which they are up."""
-    pending: set[Any] = {actor.fingerprint.remote() for actor in actors}
-    while pending:
-        done, rest = ray.wait(list(pending), num_returns=1)
-        pending = set(rest)
-        yield from ray.get(done)
+def _check_code(remote: str) -> None:
+    """Refuse actors that run other code than this process."""
+    if remote != fingerprint():
+        raise RunError(
+            f"an actor runs tokenfield {remote}, this process {fingerprint()}: install the same version on "
+            "every node"
+        )
+
+
+def _waits_for() -> str:
+    """What keeps actors from being up: an actor reserves no core, so it is memory, or time."""
+    if available_memory() < 2 * _ACTOR_BYTES:
+        return "no memory is left for more"
+    busy = psutil.getloadavg()[0] / available_cores()
+    return "their processes are being started" + (f" ({busy:.0f} want each core)" if busy >= 2 else "")
 
 
 def _collect(
@@ -280,15 +319,9 @@ def _collect(
     clipped, scalars = np.zeros(empty, dtype=bool), 0
     for index, told in enumerate(reports):
         began = perf_counter()
-        try:
+        with _told(f"round {index} failed on the cluster"):
             report = join_reports(ray.get(told))
             sent = join_sent(ray.get(spoken[index])) if spoken[index] else None
-        except ray.exceptions.RayTaskError as failure:
-            if isinstance(failure.cause, ArithmeticError | np.linalg.LinAlgError):
-                raise failure.cause from None  # a token's own failure, as in process
-            raise RunError(f"round {index} failed on the cluster: {failure}") from None
-        except ray.exceptions.RayError as failure:
-            raise RunError(f"round {index} failed on the cluster: {failure}") from None
         reports[index], spoken[index] = [], []
         yield Outcome(index, report, sent, clipped, scalars, perf_counter() - began)
         clipped, scalars = report.clipped, report.scalars

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,41 @@ def test_an_actor_that_is_killed_changes_no_bit(ray_engine: "RayEngine") -> None
     np.testing.assert_array_equal(again.prompt_risk, expected.prompt_risk)
     survivors = ray.get([actor.__ray_call__.remote(lambda self: os.getpid()) for actor in actors])
     assert {pids[0], pids[5], pids[-1]}.isdisjoint(survivors), "the victims were really replaced"
+
+
+def _unlucky(at_start: bool) -> type:
+    """An actor whose process comes up late, or never."""
+
+    class Unlucky:
+        def __init__(self) -> None:
+            if at_start:
+                raise OSError("no such device")
+
+        def fingerprint(self) -> str:
+            time.sleep(60)
+            return ""
+
+    return Unlucky
+
+
+@pytest.mark.parametrize("at_start", [True, False])
+def test_actors_that_do_not_come_up_end_the_run_with_advice(
+    at_start: bool, ray_engine: "RayEngine", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runner.engines import ray as module
+
+    monkeypatch.setattr(module, "TokenActor", _unlucky(at_start))
+    if not at_start:
+        monkeypatch.setattr(module, "_STALLED", 1)
+    before, ray_engine.tokens_per_actor = list(ray_engine.actors), 1
+    more = EXPERIMENT.with_values({"task.tokens": len(before) + 3, "task.prompts": 1})
+    with pytest.raises(RunError, match="no such device" if at_start else r"run\.tokens_per_actor = "):
+        simulate(more, engine=ray_engine)
+    assert ray_engine.actors == before
+    monkeypatch.undo()
+    np.testing.assert_array_equal(
+        simulate(more, engine=ray_engine).prompt_risk, simulate(more, engine=LocalEngine()).prompt_risk
+    )
 
 
 def test_a_failure_of_a_token_is_reported_as_in_process(ray_engine: "RayEngine") -> None:

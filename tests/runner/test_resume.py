@@ -23,6 +23,7 @@ from agents.transformer.model import Architecture, Transformer
 from analysis import open_run
 from analysis.traces.schema import digest_of
 from runner import Experiment, resume, simulate
+from runner.engines.local import LocalEngine
 from runner.errors import RunError, UsageError
 from runner.simulation.simulate import Simulation
 from runner.storage.arrays import read_arrays, write_arrays
@@ -223,3 +224,22 @@ def test_a_process_that_is_killed_goes_on_to_the_same_bits(
         pd.testing.assert_frame_equal(found, expected)
     assert run(["resume", str(folder)], monkeypatch) == 2
     assert "came to its end" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+def test_a_run_of_one_engine_is_resumed_on_another_by_ray_and_in_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {"task.prompts": 40, "run.batch": 20, "task.tokens": 4}
+    expected = simulate(Experiment().with_values(values)).risk.tolist()
+    for began, other in (("local", "ray"), ("ray", "local")):
+        out = tmp_path / began
+        with pytest.raises(KeyboardInterrupt):
+            stopping = {"out": out, "on_round": stop_at(20, 1, KeyboardInterrupt()), "engine": LocalEngine()}
+            simulate(Experiment().with_values({**values, "run.engine": began}), **stopping)
+        (folder,) = out.iterdir()
+        assert run(["resume", str(folder), "--engine", "local", "--address", "a:1"], monkeypatch) == 2
+        assert "run.engine" in capsys.readouterr().err
+        assert run(["resume", str(folder), "--engine", other, "--json"], monkeypatch) == 0
+        assert json.loads(capsys.readouterr().out)["risk"] == expected
+        assert open_run(folder).manifest["engine"] == other
