@@ -26,13 +26,17 @@ from analysis.traces.schema import (
 
 _MOST_ROUNDS = 10**6
 _MOST_BYTES = 2**20  # of a manifest, which takes two KiB
-_VALUE_BYTES = 24  # of a number, in Arrow and in pandas at once
+_VALUE_BYTES = 24  # of a number: in Arrow as on disk and in 64 bits, and in pandas, at once
 _LIST_BYTES = 200  # of a list, which pandas keeps as an array of its own
 
 
 @dataclass(frozen=True)
 class Run:
     """A run on disk. Each table is read when it is first asked for, and whole.
+
+    The round is `frame["round"]`, never `frame.round`, which is a method of every pandas frame:
+    `frame.round == 1` is False without an error. Integers have 64 bits, whatever they take on disk, so that
+    keys made of several columns do not overflow.
 
     Raises:
         FileNotFoundError: for a table that the run did not store.
@@ -60,28 +64,32 @@ class Run:
 
     @cached_property
     def messages(self) -> pd.DataFrame:
-        """round, sender, prompt, channel, code, value, wire (integer), clipped, bits."""
+        """round, sender, prompt, channel, code, value, wire (integer), clipped, bits; the round is
+        `messages["round"]`, never `messages.round`, which is a method."""
         return self._table("messages")
 
     @cached_property
     def workspaces(self) -> pd.DataFrame:
         """round, position, prompt, error |w - w_i|^2, effective (N_eff), estimate [d], and by level
-        correct [D] and entropy [D] (bits)."""
+        correct [D] and entropy [D] (bits); the round is `workspaces["round"]`, never `workspaces.round`."""
         return self._table("workspaces")
 
     @cached_property
     def prompts(self) -> pd.DataFrame:
-        """round, prompt, risk (relative, mean over positions), clipped."""
+        """round, prompt, risk (relative, mean over positions), clipped; the round is `prompts["round"]`,
+        never `prompts.round`."""
         return self._table("prompts")
 
     @cached_property
     def rounds(self) -> pd.DataFrame:
-        """round, source, risk, risk_se, bits, messages, clipped."""
+        """round, source, risk, risk_se, bits, messages, clipped; the round is `rounds["round"]`, never
+        `rounds.round`."""
         return self._table("rounds")
 
     @cached_property
     def timing(self) -> pd.DataFrame:
-        """round, seconds: the one table that differs from engine to engine."""
+        """round, seconds: the one table that differs from engine to engine; the round is `timing["round"]`,
+        never `timing.round`."""
         return self._table("timing")
 
     def _table(self, name: str) -> pd.DataFrame:
@@ -171,7 +179,7 @@ def _check_manifest(path: Path, content: Any) -> None:
 
 
 def read_table(folder: Path, name: str, rounds: int, digest: Any = None) -> pd.DataFrame | None:
-    """A table of a run; None if there is none.
+    """A table of a run, its integers in 64 bits; None if there is none.
 
     Args:
         folder: of the run.
@@ -190,7 +198,7 @@ def read_table(folder: Path, name: str, rounds: int, digest: Any = None) -> pd.D
     try:
         needed = sum(_checked(path, name) for path in files)
         if needed <= available_memory():
-            return pa.concat_tables([_content(path) for path in files]).to_pandas()
+            return pa.concat_tables([_widened(_content(path)) for path in files]).to_pandas()
     except UnreadableError:
         raise
     except Exception as failure:  # pyarrow has errors of many kinds
@@ -264,3 +272,11 @@ def _checked(path: Path, name: str) -> int:
 def _content(path: Path) -> pa.Table:
     with path.open("rb") as file:
         return pq.ParquetFile(file, page_checksum_verification=True).read()
+
+
+def _widened(table: pa.Table) -> pa.Table:
+    """The same numbers with integers of 64 bits: those of the disk are so narrow that products overflow."""
+    wide = [
+        field.with_type(pa.int64()) if pa.types.is_integer(field.type) else field for field in table.schema
+    ]
+    return table.cast(pa.schema(wide, table.schema.metadata))

@@ -5,12 +5,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from analysis.traces.reader import open_run
+from analysis.traces.schema import SCHEMAS
 from runner.config.experiment import Experiment
 from runner.engines.base import Outcome
-from runner.errors import UsageError
+from runner.errors import UnreadableError, UsageError
 from runner.simulation.simulate import simulate
 from runner.storage.writer import SAMPLED_PROMPTS, predicted_bytes
 
@@ -59,6 +63,49 @@ def test_workspaces_agree_with_the_risk(tmp_path: Path) -> None:
     heard = workspaces[workspaces["round"] > 0]
     assert (heard["effective"] <= 6).all()
     assert (heard["effective"] >= 1).all()
+
+
+def test_keys_made_of_several_columns_do_not_overflow(tmp_path: Path) -> None:
+    messages = open_run(
+        simulate(SMALL.with_values({"run.trace": "full"}), out=tmp_path).folder or ""
+    ).messages
+    columns = ["round", "sender", "prompt", "channel", "code", "bits"]
+    key, exact = messages[columns[0]], [int(value) for value in messages[columns[0]]]
+    for column in columns[1:]:
+        key = key * 1000 + messages[column]
+        exact = [before * 1000 + int(value) for before, value in zip(exact, messages[column], strict=True)]
+    assert key.tolist() == exact
+    assert max(exact) > 2**50
+
+
+def test_integers_are_compact_on_disk_and_wide_in_memory(tmp_path: Path) -> None:
+    run = open_run(simulate(SMALL.with_values({"run.trace": "full"}), out=tmp_path).folder or "")
+    for name in ("messages", "workspaces", "prompts", "rounds", "timing"):
+        frame = getattr(run, name)
+        integers = {str(kind) for kind in frame.dtypes if kind.kind in "iu"}
+        assert integers == {"int64"}, name
+        for path in (*run.folder.glob(f"{name}/*.parquet"), *run.folder.glob(f"{name}.parquet")):
+            assert pq.read_schema(path).equals(SCHEMAS[name])
+    assert all(isinstance(row, np.ndarray) for row in run.workspaces["estimate"])
+
+
+@pytest.mark.parametrize("name", ["messages", "workspaces", "prompts"])
+def test_a_table_is_refused_where_its_frame_and_both_arrow_tables_do_not_fit(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = simulate(SMALL.with_values({"run.trace": "full"}), out=tmp_path).folder or Path()
+    frame = getattr(open_run(folder), name)
+    compact = pq.read_table(folder / name, partitioning=None)
+    wide = pa.Table.from_pandas(frame)
+    taken = int(frame.memory_usage(deep=True).sum()) + compact.nbytes + wide.nbytes
+    monkeypatch.setattr("analysis.traces.reader.available_memory", lambda: taken)
+    with pytest.raises(UnreadableError, match="GiB of memory"):
+        getattr(open_run(folder), name)
+
+
+@pytest.mark.parametrize("table", SCHEMAS)
+def test_no_column_but_the_round_is_hidden_by_an_attribute_of_a_frame(table: str) -> None:
+    assert {name for name in SCHEMAS[table].names if hasattr(pd.DataFrame, name)} <= {"round"}
 
 
 def test_trace_none_leaves_the_manifest_alone(tmp_path: Path) -> None:
