@@ -28,7 +28,7 @@ from analysis.theory.setting import Scenario, Setting
 from runner.config.experiment import Experiment
 from runner.errors import UsageError
 from runner.footprint import check_memory, prior_options
-from runner.validate import validate_experiment, validate_graph, validate_learned
+from runner.validate import validate_experiment, validate_graph, validate_learned, validate_policy
 from topology.families import FAMILIES, Family, Graph
 from topology.io import read_graph, relabelled
 from topology.mixing import Mixing, mixing_of, weigh
@@ -290,6 +290,7 @@ def build(
     else:
         mixing, made = _mixing_of(experiment, graph)
     _check_bits(experiment, mixing)
+    validate_policy(policy, experiment.run.rounds, mixing.tokens)
     _check_learned(experiment, prior, learned)
     return Built(experiment, prior, channel, mixing, codebook, learned, handed_in, own_graph, made, policy)
 

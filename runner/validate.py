@@ -1,10 +1,11 @@
-"""What is handed in from Python, and no experiment file can hold: a graph, weights, prompts."""
+"""What is handed in from Python, and no experiment file can hold: a graph, a policy, weights, prompts."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import networkx as nx
 import numpy as np
 
+from agents.policies.base import Checked
 from agents.policies.learned import Affine, Learned
 from runner.config.experiment import Experiment, parse
 from runner.errors import UsageError
@@ -46,6 +47,31 @@ def validate_prompts(prompts: object) -> None:
     if not (valid and isinstance(prompts, range) and prompts.stop <= _MOST_PROMPTS):
         possible = f"range(first, last + 1) of one prompt or more, from 0 to {_MOST_PROMPTS - 1}"
         raise UsageError("prompts", prompts, possible)
+
+
+def validate_policy(policy: object, rounds: int, tokens: int, batches: Collection[range] = ()) -> None:
+    """Refuse a policy that says that it does not fit.
+
+    Args:
+        policy: what would be played.
+        rounds: L.
+        tokens: N.
+        batches: prompts that are played together, batch by batch; none where they are not known yet.
+
+    Raises:
+        UsageError: all that does not fit.
+    """
+    if not isinstance(policy, Checked):
+        return
+    sizes: list[int | None] = [*sorted({len(batch) for batch in batches})] or [None]
+    for prompts in sizes:
+        advice = f"Prompts are played {prompts:,} at a time: see run.batch" if len(batches) > 1 else ""
+        wrong = [
+            UsageError(f"policy.{mistake.key}", mistake.given, mistake.possible, advice)
+            for mistake in policy.mistakes(rounds, tokens, prompts)
+        ]
+        if wrong:
+            raise UsageError.of(wrong)
 
 
 def validate_learned(learned: object, dim: int, channels: int, rounds: int) -> None:

@@ -4,7 +4,7 @@ start -> (emit -> field -> absorb) x rounds -> estimate. State is carried by the
 hyperparameters and nothing else.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -46,6 +46,35 @@ class Policy(Protocol[State]):
 
     def atoms(self, state: State) -> Float[np.ndarray, "n M B"] | None:
         """Posterior probability of each atom of the prior; None if the policy holds no belief."""
+        ...
+
+
+class Mistake(NamedTuple):
+    """What does not fit an experiment.
+
+    Attributes:
+        key: of the policy, as its user wrote it.
+        given: what it is.
+        possible: what it may be there.
+    """
+
+    key: str
+    given: object
+    possible: str
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A policy that does not fit every experiment, and says where; others have no such method."""
+
+    def mistakes(self, rounds: int, tokens: int, prompts: int | None) -> Sequence[Mistake]:
+        """What does not fit; asked before anything starts.
+
+        Args:
+            rounds: L.
+            tokens: N.
+            prompts: B that are played together; None where that is not known yet.
+        """
         ...
 
 

@@ -10,7 +10,7 @@ from agents.prior import Prior
 from runner.built import build
 from runner.engines import Engine
 from runner.errors import RunError, UnreadableError, UsageError
-from runner.simulation.simulate import Simulation, opened, play
+from runner.simulation.simulate import Simulation, check_policy, opened, play
 from runner.storage.manifest import Batches, read_stopped, weights_digest
 from runner.storage.writer import TraceWriter, check_room
 
@@ -75,7 +75,7 @@ def resume(
             possible = f"the {noun} that the run began with ({first})"
             advice = f"Hand it in: runner.resume(folder, {name}=...)"
             raise UsageError(name, given, possible, advice)
-    _ = built.system
+    check_policy(built, batches)
     check_room(experiment, folder)
     try:
         with opened(engine, experiment) as playing:

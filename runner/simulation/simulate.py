@@ -17,7 +17,7 @@ from analysis.statistics import mean_over_prompts
 from runner.built import Built, build
 from runner.config.experiment import Experiment
 from runner.engines import ENGINES, Engine, EngineOptions, Outcome
-from runner.errors import RunError, UsageError
+from runner.errors import RunError, TokenfieldError, UsageError
 from runner.footprint import bytes_per_token_prompt
 from runner.progress import Progress
 from runner.simulation.accumulator import Totals, forget
@@ -25,7 +25,7 @@ from runner.simulation.interruption import explained
 from runner.storage.files import check_name, new_folder
 from runner.storage.manifest import Batches, weights_digest
 from runner.storage.writer import TraceWriter, check_room, traced_prompts
-from runner.validate import validate_prompts
+from runner.validate import validate_policy, validate_prompts
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -118,7 +118,8 @@ def simulate(
 
     Raises:
         UsageError: if the experiment, or what was handed in with it, cannot be run; before anything starts.
-        RunError: if the disk fills up, or numbers grow beyond all bounds; what was stored until then stays.
+        RunError: if the disk fills up, numbers grow beyond all bounds, or a policy that was handed in fails;
+            what was stored until then stays.
 
     Example:
         >>> small = Experiment().with_values({"task.prompts": 200, "task.tokens": 16})
@@ -140,7 +141,7 @@ def simulate(
     prompts = range(built.experiment.task.prompts) if prompts is None else prompts
     validate_prompts(prompts)
     batches = Batches(prompts, batch_size(built.experiment), weights_digest(built.learned))
-    _ = built.system  # what cannot be built is refused before anything is stored
+    check_policy(built, batches)
     if out is not None:
         check_room(built.experiment, Path(out))
     with opened(engine, built.experiment) as playing:
@@ -149,6 +150,15 @@ def simulate(
             folder = new_folder(Path(out), f"{name}-{built.experiment.identity()}")
             writer = TraceWriter(folder, built, playing.name, batches)
         return play(built, playing, batches, writer, observer, on_round)
+
+
+def check_policy(built: Built, batches: Batches) -> None:
+    """Refuse a policy that cannot be built, or does not fit, before anything is stored.
+
+    Raises:
+        UsageError: naming the key, what was given, what is possible.
+    """
+    validate_policy(built.system.policy, built.system.rounds, built.mixing.tokens, batches.after())
 
 
 def opened(engine: Engine | None, experiment: Experiment) -> AbstractContextManager[Engine]:
@@ -231,7 +241,8 @@ def _play_batch(
 ) -> None:
     wanted = observer is not None or (writer is not None and bool(traced_prompts(built.experiment, batch)))
     power = built.prior.power()
-    for outcome in _finite(engine.play(built.system, built.mixing, batch, detail=wanted, messages=wanted)):
+    outcomes = engine.play(built.system, built.mixing, batch, detail=wanted, messages=wanted)
+    for outcome in _sound(outcomes, "policy" in built.handed_in):
         risk = totals.add(outcome, outcome.report.error / power)
         if writer:
             writer.round(totals.batches, batch, outcome, risk)
@@ -241,18 +252,27 @@ def _play_batch(
             on_round(batch, outcome.round)
 
 
-def _finite(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
-    """The rounds, as long as all numbers in them are finite."""
+def _sound(outcomes: Iterator[Outcome], own_policy: bool) -> Iterator[Outcome]:
+    """The rounds, as long as all numbers in them are finite and a policy that was handed in does not fail."""
+    round = 0
     try:
         for outcome in outcomes:
             if not np.isfinite(outcome.report.error).all():
                 raise FloatingPointError(f"an estimate of round {outcome.round} is not finite")
             yield outcome
+            round = outcome.round + 1
     except (FloatingPointError, np.linalg.LinAlgError) as failure:
         raise RunError(
             f"the simulation failed: {failure}. Its numbers are too large or too small: take a smaller "
             "policy.step, more label noise, or other weights"
         ) from failure
+    except (TokenfieldError, MemoryError, OSError):
+        raise
+    except Exception as failure:  # of a user's own code, which may raise anything
+        if not own_policy:
+            raise
+        words = f"round {round} failed in the policy that was handed in: {type(failure).__name__}: {failure}"
+        raise RunError(words) from failure
 
 
 def batch_size(experiment: Experiment) -> int:

@@ -22,6 +22,8 @@ from agents.transformer.model import Transformer
 from runner.engines import Engine
 from runner.engines.base import aggregate_blocks
 from runner.engines.local import LocalEngine
+from runner.errors import UsageError
+from runner.validate import validate_policy
 from topology.mixing import Mixing
 
 _Arguments = tuple[Tensor, Tensor, Tensor, Channel, Tensor]  # of the module's forward pass
@@ -134,10 +136,16 @@ def agents_estimates(
         change: what is done to it; None leaves it alone.
         engine: where the tokens live; in this process by default.
 
+    Raises:
+        UsageError: if the change does not fit the rounds, the tokens or the prompts; or if there is a change
+            without a layer, or a layer without a change.
+
     Source: E. Todd et al., Function vectors in large language models, arXiv:2310.15213.
     """
+    if (layer is None) != (change is None):
+        raise UsageError("layer", layer, "a round together with a change, or neither")
     if change is not None and layer is not None:
-        system = replace(system, policy=Intervened(system.policy, layer, change))
+        system = _changed(system, mixing, prompts, layer, change)
     outcomes = (engine or LocalEngine()).play(system, mixing, prompts, detail=True)
     details = [outcome.report.detail for outcome in outcomes]
     return np.stack([detail.estimate for detail in details if detail is not None])
@@ -197,8 +205,12 @@ def module_estimates(
         change: what is done to it, the very object that changes the agents; with a choice of tokens there
             is a row for each token.
 
+    Raises:
+        UsageError: if the change does not fit the layers, the tokens or the prompts.
+
     Source: E. Todd et al., Function vectors in large language models, arXiv:2310.15213.
     """
+    _changed(system, mixing, prompts, layer, change)  # refuses what does not fit
     before = module_activations(model, system, mixing, prompts, dtype).workspaces[layer]
     inputs, labels, weights, channel, noise = _arguments(system, mixing, prompts, dtype)
     if change.tokens is not None and len(weights) == 1:
@@ -213,6 +225,20 @@ def module_estimates(
             rest, {"start": changed}, (inputs, labels, weights, channel, noise[layer:])
         )
     return _array(estimates)
+
+
+def _changed(system: System, mixing: Mixing, prompts: range, layer: int, change: Change) -> System:
+    """The same with workspaces changed at the end of one round.
+
+    Raises:
+        UsageError: if the change does not fit.
+    """
+    try:
+        policy = Intervened(system.policy, layer, change)
+    except ValueError as failure:
+        raise UsageError("layer", layer, f"a round from 0 to {system.rounds}; {failure}") from None
+    validate_policy(policy, system.rounds, mixing.tokens, [prompts])
+    return replace(system, policy=policy)
 
 
 def _arguments(system: System, mixing: Mixing, prompts: range, dtype: torch.dtype) -> _Arguments:

@@ -34,6 +34,7 @@ from runner.built import build
 from runner.config.experiment import Experiment
 from runner.engines import Engine
 from runner.engines.local import LocalEngine
+from runner.errors import UsageError
 from runner.studies.activations import (
     agents_activations,
     agents_estimates,
@@ -283,8 +284,20 @@ def test_ray_agents_are_patched_alike(ray_engine: "RayEngine") -> None:
 def test_what_cannot_be_done_is_refused() -> None:
     with pytest.raises(ValueError, match="it cannot be patched"):
         agents_estimates(*assembled("gossip"), PROMPTS, 1, Patch(SWAP))
-    with pytest.raises(ValueError, match="30 prompts of the patch"):
+    for layer, tokens, words in (
+        (9, None, "policy.round = 9"),
+        (-1, None, "layer = -1"),
+        (1, [1, 50], "positions from 0 to"),
+    ):
+        patch = Patch(SWAP, None if tokens is None else np.array(tokens))
+        with pytest.raises(UsageError, match=words):
+            agents_estimates(*assembled("learned"), PROMPTS, layer, patch)
+        with pytest.raises(UsageError, match=words):
+            module_estimates(*both("complete"), PROMPTS, layer, patch)
+    with pytest.raises(UsageError, match="20 donors, one for each prompt"):
         agents_estimates(*assembled("learned"), range(20), 1, Patch(SWAP))
+    with pytest.raises(UsageError, match="layer = None"):
+        agents_estimates(*assembled("learned"), PROMPTS, None, Patch(SWAP))
     with pytest.raises(TypeError, match="Adaptive has no workspace vector"):
         agents_activations(*assembled("adaptive"), PROMPTS)
     with pytest.raises(ValueError, match="from 2 to 8, got 9"):
