@@ -31,6 +31,7 @@ from runner.footprint import check_memory, prior_options
 from runner.validate import validate_experiment, validate_graph, validate_learned, validate_policy
 from topology.families import FAMILIES, Family, Graph
 from topology.io import read_graph, relabelled
+from topology.metrics import Reach, closed_reach
 from topology.mixing import Mixing, mixing_of, weigh
 
 if TYPE_CHECKING:
@@ -76,6 +77,16 @@ class Built:
     def graph(self) -> Graph:
         """Who hears whom as a networkx graph on 0..N-1; of a complete one N^2 edges are made."""
         return _graph_of(self.experiment) if self._graph is None else self._graph
+
+    @property
+    def closed_reach(self) -> Reach | None:
+        """Diameter, gap and mixing time in closed form; None without one, or with a graph handed in."""
+        section = self.experiment.graph
+        return (
+            None
+            if self.own_graph
+            else closed_reach(section.kind, _family_of(self.experiment), section.mixing)
+        )
 
     @cached_property
     def turns(self) -> tuple[int, ...]:

@@ -28,10 +28,9 @@ from analysis.theory.setting import Scenario
 from runner.built import Built, build
 from runner.config.experiment import Experiment
 from runner.config.studies import of_kind
-from topology.metrics import spectrum
+from topology.metrics import MOST_COMPUTED, spectrum
 
 _BAYES_SAMPLES = 2_000
-_LARGEST_GRAPH = 2000  # up to so many tokens the mixing time is computed
 COLUMNS = ["source", "round", "risk", "risk_se"]
 
 
@@ -90,7 +89,8 @@ class Forecast:
             greedy_over_optimal (by round, on the Gaussian channel), pooled_failure_level (coarsest level at
             which a pooled query has a signal-to-noise ratio of 1 or less), ridge_limit and linear_attention
             (relative risk of ridge regression as N and d grow in a fixed ratio, and of one linear-attention
-            layer on all examples, for the isotropic Gaussian prior); None where one is not computed.
+            layer on all examples, for the isotropic Gaussian prior), these three where all hear the same;
+            None where one is not computed.
     """
 
     curves: pd.DataFrame
@@ -181,7 +181,7 @@ def forecast(experiment: Experiment | Built, samples: int = 20_000) -> Forecast:
             "code_loss": _code_loss(built) if complete and tokens > 3 and rounds else None,
             "allocation": _allocation(built) if complete else None,
             "greedy_over_optimal": ratio,
-            **_closed_facts(scenario),
+            **_closed_facts(scenario, complete),
         },
     )
 
@@ -193,10 +193,10 @@ def mixing_time(built: Built) -> float | None:
         >>> mixing_time(build(Experiment()))
         0.0
     """
-    mixing = built.mixing
-    if mixing.tokens > _LARGEST_GRAPH and not mixing.is_shared:
+    known = built.closed_reach
+    if known is None and built.mixing.tokens > MOST_COMPUTED:
         return None
-    time = spectrum(mixing)[1]
+    time = spectrum(built.mixing)[1] if known is None else known.mixing_time
     return time if time < float("inf") else None
 
 
@@ -226,8 +226,10 @@ def _closed_forms(scenario: Scenario) -> dict[str, Float[np.ndarray, " rounds"]]
     return found
 
 
-def _closed_facts(scenario: Scenario) -> dict[str, Any]:
-    """Numbers in closed form; None where there is none."""
+def _closed_facts(scenario: Scenario, complete: bool) -> dict[str, Any]:
+    """Numbers in closed form for a token that hears N tokens; None where there is none."""
+    if not complete:
+        return dict.fromkeys(("pooled_failure_level", "ridge_limit", "linear_attention"))
     prior, tokens, noise = scenario.prior, scenario.mixing.tokens, scenario.label_noise
     levels = discrete_tree_levels(prior)
     failure = None

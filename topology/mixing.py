@@ -12,7 +12,7 @@ from scipy.sparse.linalg import matrix_power
 
 from topology.families import FAMILIES, Family, Graph
 
-_SCALE = 2**20  # Metropolis weights are integers that sum to this
+SCALE = 2**20  # Metropolis weights are integers that sum to this
 
 Sums = tuple[Int[np.ndarray, "rows C B"], Int[np.ndarray, "rows C B"], Int[np.ndarray, "rows C B"]]
 
@@ -39,6 +39,16 @@ class Mixing:
     def tokens(self) -> int:
         """Number N of token positions."""
         return int(self.weights.shape[1])
+
+    @property
+    def degree(self) -> float:
+        """Number of others that a token hears, mean over tokens.
+
+        Example:
+            >>> past(3).degree, everyone(3).degree
+            (1.0, 2.0)
+        """
+        return self.weights.nnz / self.weights.shape[0] - 1.0
 
     @property
     def is_shared(self) -> bool:
@@ -199,11 +209,11 @@ def metropolis(graph: Graph) -> Mixing:
     """
     size = graph.number_of_nodes()
     degree = dict(graph.in_degree)
-    rows, columns, values, own = [], [], [], np.full(size, _SCALE, dtype=np.int64)
+    rows, columns, values, own = [], [], [], np.full(size, SCALE, dtype=np.int64)
     for sender, receiver in graph.edges:
         if sender == receiver:
             continue
-        weight = _SCALE // (1 + max(degree[sender], degree[receiver]))
+        weight = SCALE // (1 + max(degree[sender], degree[receiver]))
         rows.append(receiver)
         columns.append(sender)
         values.append(weight)

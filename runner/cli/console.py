@@ -121,10 +121,11 @@ def print_check(facts: dict[str, Any], mixing: Mixing, figure: str | None) -> No
     """What `check` found, the locality graph as the mask of an attention, and where its figure is."""
     table = Table("", "", show_header=False, box=None)
     for key, value in facts.items():
+        if key == "not_given":
+            continue
+        shown = f"{value:,}" if isinstance(value, int) else str(value)
         if value is None:
-            shown = "infinite: some token never hears some other" if key == "diameter" else "-"
-        else:
-            shown = f"{value:,}" if isinstance(value, int) else str(value)
+            shown = facts["not_given"].get(key, "-")
         table.add_row(key.replace("_", " "), shown)
     Console().print(table)
     across = "sender" if mixing.tokens <= 128 else "sender, the darker the more links"

@@ -9,13 +9,11 @@ from runner.errors import UsageError
 from runner.footprint import bytes_per_token_prompt
 from runner.storage.files import new_folder, write_figure
 from runner.storage.writer import predicted_bytes
-from topology.metrics import light_cones, reach
-
-_LARGEST_GRAPH = 2000  # up to so many tokens diameter and spectrum are computed
+from topology.metrics import MOST_COMPUTED, Reach, light_cones, reach
 
 
 def facts_of(built: Built) -> dict[str, Any]:
-    """Sizes that `check` prints; None where a quantity is not computed or does not exist.
+    """Sizes that `check` prints; None where a quantity does not exist, or for a reason told in `not_given`.
 
     Example:
         >>> from runner import Experiment, build
@@ -48,26 +46,39 @@ def facts_of(built: Built) -> dict[str, Any]:
 
 def _graph_facts(built: Built) -> dict[str, Any]:
     mixing, rounds = built.mixing, max(1, built.experiment.run.rounds)
-    facts: dict[str, Any] = {
-        "graph": built.experiment.graph.kind,
+    small, found = mixing.tokens <= MOST_COMPUTED, built.closed_reach
+    if found is None and small:
+        found = reach(built.graph, mixing)
+    after = mixing.effective(rounds).mean() if small or mixing.is_shared else None
+    facts = {
+        "graph": _graph_name(built),
         "effective_tokens": round(float(mixing.effective().mean()), 3),
-        "effective_tokens_after_rounds": None,
-        "degree": None,
-        "diameter": None,
-        "spectral_gap": None,
-        "mixing_time": None,
+        "effective_tokens_after_rounds": None if after is None else round(float(after), 3),
+        "degree": round(mixing.degree, 3),
+        **dict.fromkeys(("diameter", "spectral_gap", "mixing_time")),
+        **(_reach_facts(found) if found else {}),
+    }
+    told = {
+        "diameter": "infinite: some token never hears some other",
+        "mixing_time": "infinite: some deviation from the mean never shrinks",
+    } if found else {}  # fmt: skip
+    missing = [key for key, value in facts.items() if value is None]
+    return facts | {
+        "not_given": {key: told.get(key, f"not computed above N = {MOST_COMPUTED:,}") for key in missing},
         "rounds_per_scale": list(built.turns) if built.entry.theory == "averaging" else None,
     }
-    if mixing.tokens <= _LARGEST_GRAPH:
-        found = reach(built.graph, mixing)
-        facts |= {
-            "effective_tokens_after_rounds": round(float(mixing.effective(rounds).mean()), 3),
-            "degree": round(built.graph.number_of_edges() / mixing.tokens, 3),
-            "diameter": found.diameter,
-            "spectral_gap": round(found.gap, 6),
-            "mixing_time": round(found.mixing_time, 3) if found.mixing_time < float("inf") else None,
-        }
-    return facts
+
+
+def _reach_facts(found: Reach) -> dict[str, Any]:
+    return {
+        "diameter": found.diameter,
+        "spectral_gap": float(f"{found.gap:.6g}"),
+        "mixing_time": round(found.mixing_time, 3) if found.mixing_time < float("inf") else None,
+    }
+
+
+def _graph_name(built: Built) -> str:
+    return "handed in" if built.own_graph else built.experiment.graph.kind
 
 
 def _plan_facts(built: Built) -> dict[str, Any]:
@@ -93,8 +104,9 @@ def draw_graph(built: Built, out: Path) -> Path:
     Raises:
         UsageError: if there are too many tokens to be seen.
     """
-    section, mixing, rounds = built.experiment.graph, built.mixing, max(1, built.experiment.run.rounds)
-    caption = f"{section.kind.replace('_', ' ')}, N = {mixing.tokens}, {section.mixing} weights; "
+    mixing, rounds = built.mixing, max(1, built.experiment.run.rounds)
+    caption = f"{_graph_name(built).replace('_', ' ')}, N = {mixing.tokens}, "
+    caption += f"{built.experiment.graph.mixing} weights; "
     caption += f"colour: N_eff after {rounds} round{'s' if rounds > 1 else ''} of averaging"
     try:
         figure = graph_figure(built.graph, mixing, caption, rounds)

@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
+from runner.built import build
+from runner.config.experiment import Experiment
 from tests.commands import run
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +150,73 @@ def test_check_predicts_what_run_measures(
     answer = json.loads(capfd.readouterr().out)
     assert facts["messages"] == answer["messages"]
     assert facts["bits_per_message"] == answer["bits_per_message"]
+
+
+NOT_COMPUTED = "not computed above N = 2,000"
+INFINITE = "infinite: some token never hears some other"
+
+
+@pytest.mark.parametrize(
+    ("settings", "known", "reasons"),
+    [
+        (
+            "task.tokens=100000",
+            {"degree": 99_999.0, "diameter": 1, "spectral_gap": 1.0, "mixing_time": 0.0}
+            | {"effective_tokens_after_rounds": 100_000.0},
+            {},
+        ),
+        (
+            "task.tokens=30000 graph.kind=star policy.belief=joint",
+            {"diameter": 2, "spectral_gap": 0.5, "mixing_time": 1.443},
+            {"effective_tokens_after_rounds": NOT_COMPUTED},
+        ),
+        (
+            "task.tokens=4000 graph.kind=ring graph.mixing=metropolis policy.belief=joint",
+            {"degree": 4.0, "diameter": 1000},
+            {"effective_tokens_after_rounds": NOT_COMPUTED},
+        ),
+        (
+            "task.tokens=2500 graph.kind=path policy.belief=joint",
+            {"degree": 1.999},
+            dict.fromkeys(
+                ("effective_tokens_after_rounds", "diameter", "spectral_gap", "mixing_time"), NOT_COMPUTED
+            ),
+        ),
+        ("task.tokens=20 graph.kind=causal", {"spectral_gap": 0.5}, {"diameter": INFINITE}),
+        ("task.tokens=1", {"diameter": 0, "degree": 0.0}, {}),
+    ],
+)
+def test_check_gives_what_is_known_of_a_graph_and_says_what_is_not(
+    settings: str,
+    known: dict[str, float],
+    reasons: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    words = ["check", "demo", *(word for setting in settings.split() for word in ("--set", setting))]
+    assert run([*words, "--json"], monkeypatch) == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert {key: facts[key] for key in known} == known
+    assert facts["not_given"] == reasons
+    assert all(facts[key] is None for key in reasons)
+    assert run(words, monkeypatch) == 0
+    printed = capfd.readouterr().out
+    assert ("infinite" in printed, "not computed" in printed) == (
+        INFINITE in reasons.values(),
+        NOT_COMPUTED in reasons.values(),
+    )
+
+
+def test_facts_of_a_graph_that_was_handed_in_are_its_own() -> None:
+    from runner.cli.describe import facts_of
+
+    two = nx.disjoint_union(nx.cycle_graph(8), nx.cycle_graph(8))
+    small = Experiment().with_values({"task.tokens": 16, "task.prompts": 10})
+    facts = facts_of(build(small, nx.cycle_graph(16)))
+    assert (facts["graph"], facts["diameter"], facts["degree"]) == ("handed in", 8, 2.0)
+    apart = facts_of(build(small, two))
+    assert (apart["diameter"], apart["mixing_time"], apart["spectral_gap"]) == (None, None, 0.0)
+    assert "infinite" in apart["not_given"]["diameter"] and "infinite" in apart["not_given"]["mixing_time"]
 
 
 def test_check_says_what_theory_settles_for_the_agents(

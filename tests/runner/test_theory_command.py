@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ from analysis.theory.limits.physical import physical_limit
 from runner.built import build
 from runner.config.experiment import Experiment, load
 from runner.config.studies import Comparison
-from runner.prediction import Forecast, forecast, predict
+from runner.prediction import Forecast, forecast, mixing_time, predict
 from runner.progress import Progress
 from runner.simulation.simulate import simulate
 from runner.studies.estimators import estimator_risk
@@ -93,6 +94,21 @@ def test_closed_forms_stand_beside_what_is_computed() -> None:
     assert found.facts["pooled_failure_level"] is None
     noisy = DEMO.with_values({"task.tokens": 4, "prior.levels": 4, "prior.dim": 15, "channel.noise": 3.0})
     assert forecast(noisy, 50).facts["pooled_failure_level"] == 1
+    closed = ("pooled_failure_level", "ridge_limit", "linear_attention")
+    ring = nx.cycle_graph(8)
+    for name, graph in (("complete", ring), ("star", None)):
+        other = DEMO.with_values({"graph.kind": name, "task.tokens": 8, "channel.noise": 3.0})
+        facts = forecast(build(other, graph), 50).facts
+        assert [facts[key] for key in closed] == [None] * 3
+
+
+def test_the_mixing_time_of_a_large_graph_is_told_where_it_is_known() -> None:
+    joint = {"task.tokens": 3000, "policy.belief": "joint"}
+    assert mixing_time(build(DEMO.with_values({**joint, "graph.kind": "star"}))) == pytest.approx(
+        1.443, abs=1e-3
+    )
+    assert mixing_time(build(DEMO.with_values({**joint, "graph.kind": "path"}))) is None
+    assert mixing_time(build(DEMO.with_values({"task.tokens": 16}), nx.path_graph(16))) > 10
 
 
 @pytest.mark.statistical

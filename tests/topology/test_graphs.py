@@ -14,7 +14,7 @@ from runner.errors import UsageError
 from runner.simulation.simulate import simulate
 from topology.families import FAMILIES, Family, barbell, grid, ring, tree
 from topology.io import read_graph
-from topology.metrics import light_cone, reach
+from topology.metrics import closed_reach, light_cone, reach
 from topology.mixing import Mixing, everyone, metropolis, uniform, weigh
 
 SPARSE = ["ring", "path", "grid", "small_world", "random_regular", "erdos_renyi", "star", "tree", "barbell"]
@@ -103,6 +103,50 @@ def test_reach_agrees_with_closed_forms() -> None:
     assert reach(whole, everyone(5)) == (1, 1.0, 0.0)
     causal = FAMILIES["causal"](Family(5))
     assert reach(causal, uniform(causal)).diameter is None
+
+
+@pytest.mark.parametrize("weights", ["uniform", "metropolis"])
+@pytest.mark.parametrize(
+    ("kind", "variants"),
+    [
+        ("complete", [{}]),
+        ("star", [{}]),
+        ("causal", [{"window": window} for window in (None, 1, 2, 5)]),
+        ("ring", [{"degree": degree} for degree in (2, 4, 6, 10, 48)]),
+    ],
+)
+def test_a_closed_form_is_what_is_computed(kind: str, variants: list[dict[str, int]], weights: str) -> None:
+    compared = 0
+    for tokens in (*range(1, 15), 31, 32, 33, 49, 50):
+        for family in (Family(tokens, **variant) for variant in variants):
+            if kind == "ring" and family.degree >= tokens:
+                continue
+            closed = closed_reach(kind, family, weights)
+            assert closed is not None
+            graph = FAMILIES[kind](family)
+            mixing = weigh(graph, weights)
+            found = reach(graph, mixing)
+            assert closed.diameter == found.diameter, family
+            assert closed.gap == pytest.approx(found.gap, abs=1e-10), family
+            assert closed.mixing_time == pytest.approx(found.mixing_time, rel=1e-7, abs=0.02), family
+            assert mixing.degree == pytest.approx(graph.number_of_edges() / tokens)
+            compared += 1
+    assert compared >= 19
+
+
+def test_a_closed_form_keeps_its_precision_where_the_gap_is_tiny() -> None:
+    tokens = 2**20
+    found = closed_reach("ring", Family(tokens, degree=4), "uniform")
+    assert found is not None and found.diameter == tokens // 4
+    # (2/5) (2 - cos a - cos 2a) = a^2 + O(a^4) with a = 2 pi / N
+    assert found.gap == pytest.approx((2 * np.pi / tokens) ** 2, rel=1e-9)
+    assert found.mixing_time == pytest.approx(1 / found.gap, rel=1e-4)
+
+
+def test_a_family_that_takes_a_name_has_no_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert closed_reach("grid", Family(16), "uniform") is None
+    monkeypatch.setitem(FAMILIES, "ring", FAMILIES["path"])
+    assert closed_reach("ring", Family(16), "uniform") is None
 
 
 @pytest.mark.parametrize("kind", SPARSE)
