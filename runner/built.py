@@ -26,9 +26,15 @@ from analysis.theory.plan import Order, Plan, hear_all, plan
 from analysis.theory.schedule import best_rounds_per_scale
 from analysis.theory.setting import Scenario, Setting
 from runner.config.experiment import Experiment
-from runner.errors import UsageError
+from runner.errors import UsageError, expect
 from runner.footprint import check_memory, prior_options
-from runner.validate import validate_experiment, validate_graph, validate_learned, validate_policy
+from runner.validate import (
+    validate_experiment,
+    validate_graph,
+    validate_learned,
+    validate_policy,
+    validate_prior,
+)
 from topology.families import FAMILIES, Family, Graph
 from topology.io import read_graph, relabelled
 from topology.metrics import Reach, closed_reach
@@ -173,13 +179,14 @@ class Built:
             UsageError: if a key is unknown, or a value or their combination impossible; or if a policy was
                 handed in, or a prior whose keys would be varied, which keys do not change.
         """
+        experiment = self.experiment.with_values(values)
         sections = {key.partition(".")[0] for key in values}
         for name, given in self.handed_in.items():
             if name == "policy" or name in sections:
                 raise UsageError(name, given, "one that the experiment names, for a study of its keys")
         graph = self.graph if self.own_graph else None
         prior = self.prior if "prior" in self.handed_in else None
-        return build(self.experiment.with_values(values), graph, prior=prior, like=self)
+        return build(experiment, graph, prior=prior, like=self)
 
     def with_weights(self, learned: Learned) -> "Built":
         """The same with the weights of a learned policy.
@@ -279,8 +286,12 @@ def build(
     check_memory(experiment)
     if policy is None:
         _check_policy(experiment)
-    if prior is not None and prior.dim != experiment.prior.dim:
-        raise UsageError("prior.dim", experiment.prior.dim, f"{prior.dim}, that of the prior handed in")
+    if like is not None:
+        expect("like", like, Built, "what build gave before, or None")
+    if prior is not None:
+        validate_prior(prior)
+        if prior.dim != experiment.prior.dim:
+            raise UsageError("prior.dim", experiment.prior.dim, f"{prior.dim}, that of the prior handed in")
     handed_in = {}
     if prior is not None:
         handed_in["prior"] = prior.digest()
@@ -301,7 +312,8 @@ def build(
     else:
         mixing, made = _mixing_of(experiment, graph)
     _check_bits(experiment, mixing)
-    validate_policy(policy, experiment.run.rounds, mixing.tokens)
+    if policy is not None:
+        validate_policy(policy, experiment.run.rounds, mixing.tokens)
     _check_learned(experiment, prior, learned)
     return Built(experiment, prior, channel, mixing, codebook, learned, handed_in, own_graph, made, policy)
 

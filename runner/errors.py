@@ -14,6 +14,7 @@ FloatingPointError.
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from numbers import Integral
 from pathlib import Path
 
 from analysis.errors import LONGEST, TokenfieldError, UnreadableError, printable, shown
@@ -93,6 +94,44 @@ class DivergenceError(TokenfieldError, FloatingPointError):
     ) -> None:
         super().__init__(message)
         self.step, self.checkpoint, self.checkpoint_step = step, checkpoint, checkpoint_step
+
+
+def expect(key: str, given: object, kind: type | tuple[type, ...], possible: str, advice: str = "") -> None:
+    """Refuse what is of another kind, or a class in place of one of its objects.
+
+    Args:
+        key: the argument, as the user wrote it.
+        given: what was handed in.
+        kind: what it must be an instance of; a protocol counts by its methods.
+        possible: what it may be, in words.
+        advice: what to do.
+
+    Raises:
+        UsageError: with what was given and what is possible.
+
+    Example:
+        >>> expect("out", "runs", (str, Path), "a path")
+    """
+    if not isinstance(given, kind) or isinstance(given, type):
+        raise UsageError(key, given, possible, advice)
+
+
+def expect_count(key: str, given: object, least: int = 1) -> None:
+    """Refuse what is no integer, or less than the least.
+
+    Args:
+        key: the argument, as the user wrote it.
+        given: what was handed in.
+        least: the smallest that is possible.
+
+    Raises:
+        UsageError: with what was given and what is possible.
+
+    Example:
+        >>> expect_count("samples", 20_000, least=2)
+    """
+    if not isinstance(given, Integral) or isinstance(given, bool) or given < least:
+        raise UsageError(key, given, f"an integer from {least}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from analysis.theory.setting import Scenario
 from runner.built import Built, build
 from runner.config.experiment import Experiment
 from runner.config.studies import of_kind
+from runner.errors import UsageError, expect_count
 from topology.metrics import MOST_COMPUTED, spectrum
 
 _BAYES_SAMPLES = 2_000
@@ -41,7 +42,7 @@ def predict(
 
     Args:
         experiment: what would be run; the defaults if left out.
-        samples: size of the Monte-Carlo sample over tasks and fields.
+        samples: size of the Monte-Carlo sample over tasks and fields, from 2.
         form: `exact` at any N, or `gaussian`, the mean field of large N.
 
     Returns:
@@ -49,7 +50,7 @@ def predict(
         theory.
 
     Raises:
-        UsageError: if the experiment cannot be run.
+        UsageError: if the experiment cannot be run, or there is no such sample or form.
 
     Source: THEORY.md section 7.2.
 
@@ -59,6 +60,9 @@ def predict(
         >>> len(predict(Experiment().with_values({"policy.kind": "learned"}), samples=500))
         0
     """
+    expect_count("samples", samples, least=2)
+    if form not in get_args(Form):
+        raise UsageError("form", form, " | ".join(f'"{name}"' for name in get_args(Form)))
     found = theory.predict(as_built(experiment).scenario, samples, form)
     if found is None:
         return pd.DataFrame(columns=COLUMNS)
@@ -141,13 +145,14 @@ def forecast(experiment: Experiment | Built, samples: int = 20_000) -> Forecast:
 
     Args:
         experiment: what would be run.
-        samples: size of the Monte-Carlo samples of state evolution.
+        samples: size of the Monte-Carlo samples of state evolution, from 2.
 
     Raises:
-        UsageError: if the experiment cannot be run.
+        UsageError: if the experiment cannot be run, or there is no such sample.
 
     Source: THEORY.md section 7.
     """
+    expect_count("samples", samples, least=2)
     built = as_built(experiment)
     scenario, complete = built.scenario, built.mixing.is_shared
     rounds, tokens = scenario.rounds, scenario.mixing.tokens
@@ -202,7 +207,11 @@ def mixing_time(built: Built) -> float | None:
 
 def as_built(experiment: Experiment | Built | None) -> Built:
     """What was built already, or is built now."""
-    return experiment if isinstance(experiment, Built) else build(experiment or Experiment())
+    return (
+        experiment
+        if isinstance(experiment, Built)
+        else build(Experiment() if experiment is None else experiment)
+    )
 
 
 def _curve(

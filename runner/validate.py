@@ -1,14 +1,17 @@
 """What is handed in from Python, and no experiment file can hold: a graph, a policy, weights, prompts."""
 
 from collections.abc import Collection, Iterator
+from os import PathLike
 
 import networkx as nx
 import numpy as np
 
-from agents.policies.base import Checked
+from agents.policies.base import Checked, Policy
 from agents.policies.learned import Affine, Learned
+from agents.prior import Prior
 from runner.config.experiment import Experiment, parse
-from runner.errors import UsageError
+from runner.engines import Engine
+from runner.errors import UsageError, expect
 
 _MOST_PROMPTS = 2**31  # the tables of a run number them with 32 bits
 _Expected = tuple[str, object, tuple[int, ...]]  # name, array, shape
@@ -20,9 +23,9 @@ def validate_experiment(experiment: object) -> None:
     Raises:
         UsageError: naming the keys, or the type that was given.
     """
-    if not isinstance(experiment, Experiment):
-        possible = "an Experiment, for example Experiment().with_values({'run.rounds': 3})"
-        raise UsageError("experiment", experiment, possible)
+    possible = "an Experiment, for example Experiment().with_values({'run.rounds': 3})"
+    expect("experiment", experiment, Experiment, possible)
+    assert isinstance(experiment, Experiment)
     parse(type(experiment), experiment.model_dump(warnings=False))
 
 
@@ -32,8 +35,9 @@ def validate_graph(graph: object) -> None:
     Raises:
         UsageError: with the type that was given.
     """
-    if not isinstance(graph, nx.Graph) or not len(graph):
-        possible = "a networkx graph with as many nodes as there are tokens"
+    possible = "a networkx graph with as many nodes as there are tokens"
+    expect("graph", graph, nx.Graph, possible, _by_name("graph.kind", graph))
+    if isinstance(graph, nx.Graph) and not len(graph):
         raise UsageError("graph", graph, possible)
 
 
@@ -49,8 +53,48 @@ def validate_prompts(prompts: object) -> None:
         raise UsageError("prompts", prompts, possible)
 
 
+def validate_prior(prior: object) -> None:
+    """Refuse what is no prior.
+
+    Raises:
+        UsageError: with what was given.
+    """
+    possible = "a Prior, for example agents.prior.gaussian(7)"
+    expect("prior", prior, Prior, possible, _by_name("prior.kind", prior))
+
+
+def validate_engine(engine: object) -> None:
+    """Refuse what is no engine.
+
+    Raises:
+        UsageError: with what was given.
+    """
+    possible = "an engine, for example LocalEngine() or RayEngine()"
+    expect("engine", engine, Engine, possible, _by_name("run.engine", engine))
+
+
+def validate_path(key: str, path: object) -> None:
+    """Refuse what is no path.
+
+    Raises:
+        UsageError: with what was given.
+    """
+    expect(key, path, (str, PathLike), "the path of a folder, as a string or a pathlib.Path")
+
+
+def validate_called(**functions: object) -> None:
+    """Refuse what is called as rounds end and cannot be, by argument; None stands for nothing.
+
+    Raises:
+        UsageError: with what was given.
+    """
+    for key, function in functions.items():
+        if function is not None and not callable(function):
+            raise UsageError(key, function, "a function of two arguments, or None")
+
+
 def validate_policy(policy: object, rounds: int, tokens: int, batches: Collection[range] = ()) -> None:
-    """Refuse a policy that says that it does not fit.
+    """Refuse what is no policy, or one that says that it does not fit.
 
     Args:
         policy: what would be played.
@@ -61,6 +105,8 @@ def validate_policy(policy: object, rounds: int, tokens: int, batches: Collectio
     Raises:
         UsageError: all that does not fit.
     """
+    possible = "a policy, for example build(experiment).policy"
+    expect("policy", policy, Policy, possible, _by_name("policy.kind", policy))
     if not isinstance(policy, Checked):
         return
     sizes: list[int | None] = [*sorted({len(batch) for batch in batches})] or [None]
@@ -104,6 +150,13 @@ def validate_learned(learned: object, dim: int, channels: int, rounds: int) -> N
             errors.append(UsageError(f"learned.{name}", "values that are not finite", "finite numbers"))
     if errors:
         raise UsageError.of(errors)
+
+
+def _by_name(key: str, given: object) -> str:
+    """What to do with a name, which an experiment takes."""
+    if not isinstance(given, str):
+        return ""
+    return f"A name stands in an experiment: with_values({{{key!r}: {given!r:.100}}})"
 
 
 def _arrays(learned: Learned, dim: int) -> Iterator[_Expected]:

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from os import PathLike
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -126,6 +127,9 @@ def open_run(path: Path | str) -> Run:
         ...     len(run.messages) == 32 * 20 * 4
         True
     """
+    if not isinstance(path, str | PathLike):
+        possible = "the path of a run's folder; a run is stored where runner.simulate is given out=..."
+        raise UnreadableError(f"path = {shown(path)} is not possible; possible: {possible}")
     folder = Path(path)
     manifest = folder / "manifest.json"
     try:

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from agents.policies import POLICIES
@@ -16,7 +16,7 @@ from agents.prior import PRIORS
 from runner.config.files import read_toml, toml_value
 from runner.config.registries import OneOf, entry_of
 from runner.engines import ENGINES
-from runner.errors import UsageError, nearest
+from runner.errors import UsageError, expect, nearest
 from topology.families import FAMILIES
 
 
@@ -26,8 +26,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-Model = TypeVar("Model", bound=Section)
-Table = TypeVar("Table", bound=Section)
+Model = TypeVar("Model", bound="Experiment")
 
 
 class PriorSection(Section):
@@ -123,6 +122,9 @@ class RunSection(Section):
 class Experiment(Section):
     """Everything that determines a simulation.
 
+    Raises:
+        UsageError: if a key is unknown or a value impossible.
+
     Example:
         >>> experiment = Experiment()
         >>> experiment.task.tokens, experiment.with_values({"task.tokens": 8}).task.tokens
@@ -137,6 +139,17 @@ class Experiment(Section):
     transformer: TransformerSection = TransformerSection()
     run: RunSection = RunSection()
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_words(cls: type[Model], content: Any, check: Callable[[Any], Model]) -> Model:
+        """Say in the words of this project what pydantic refuses, however an experiment is made."""
+        try:
+            return check(content)
+        except ValidationError as failure:
+            errors = [_explain(cls, error["loc"], error["input"]) for error in failure.errors()]
+        # A value that fits no branch of a union is reported once for each branch; the first says it all.
+        raise UsageError.of(list({error.key: error for error in reversed(errors)}.values())[::-1])
+
     @property
     def channels(self) -> int:
         """Scalars in a message: K, or as many as the policy needs.
@@ -148,12 +161,19 @@ class Experiment(Section):
         asked, tokens, dim = self.channel.channels, self.task.tokens, self.prior.dim
         return POLICIES[self.policy.kind].channels(asked, tokens, dim)
 
-    def with_values(self: Table, values: Mapping[str, object]) -> Table:
+    def with_values(self: Model, values: Mapping[str, object]) -> Model:
         """A copy with some dotted keys set, checked anew.
+
+        Args:
+            values: by dotted key, for example "run.rounds".
 
         Raises:
             UsageError: if a key is unknown or a value impossible.
         """
+        possible = 'a dictionary of dotted keys, for example {"run.rounds": 3}'
+        expect("values", values, Mapping, possible)
+        for key in values:
+            expect("values", key, str, possible)
         return parse(type(self), self.model_dump(), values)
 
     def identity(self) -> str:
@@ -191,12 +211,7 @@ def parse(
             target[table] = dict(inner or {})  # None: a table that may be left out
             target = target[table]
         target[name] = value
-    try:
-        return model.model_validate(merged)
-    except ValidationError as failure:
-        errors = [_explain(model, error["loc"], error["input"]) for error in failure.errors()]
-        # A value that fits no branch of a union is reported once for each branch; the first says it all.
-        raise UsageError.of(list({error.key: error for error in reversed(errors)}.values())[::-1]) from None
+    return model.model_validate(merged)
 
 
 def load(model: type[Model], path: Path, overrides: Mapping[str, object] | None = None) -> Model:
@@ -231,6 +246,8 @@ def assignments(settings: Sequence[str]) -> dict[str, object]:
 def _explain(model: type[Section], location: tuple[int | str, ...], given: object) -> UsageError:
     """One validation error in the words of this project."""
     owner: type[Section] = model
+    if not location:
+        return UsageError("experiment", given, f"a table with the keys {', '.join(model.model_fields)}")
     for depth, part in enumerate(location, 1):
         name = str(part)
         # What follows the field is the index in a list, or the branch of a union, which nobody typed.

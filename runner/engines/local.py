@@ -8,6 +8,7 @@ import numpy as np
 
 from agents.step import Aggregate, Sent, System, draw_block, step
 from runner.engines.base import Outcome, aggregate_blocks, join_reports, join_sent
+from runner.errors import expect_count
 from topology.mixing import Mixing
 from topology.partition import blocks
 
@@ -19,11 +20,20 @@ class LocalEngine:
 
     Attributes:
         block: tokens in a block; by default as many as keep the workspaces in cache.
+
+    Raises:
+        UsageError: if a block would hold no token.
+
+    Example:
+        >>> LocalEngine(block=8).name
+        'local'
     """
 
     name = "local"
 
     def __init__(self, block: int | None = None) -> None:
+        if block is not None:
+            expect_count("block", block)
         self.block = block
 
     def play(

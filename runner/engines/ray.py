@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from time import monotonic, perf_counter
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from analysis.guard import PACKAGES
 from analysis.resources import available_cores, available_memory
 from runner.engines.base import Outcome, aggregate_blocks, join_reports, join_sent
 from runner.engines.environment import prepare
-from runner.errors import RunError, UsageError
+from runner.errors import RunError, UsageError, expect, expect_count
 from runner.source import fingerprint, folder_of
 from topology.partition import blocks
 
@@ -173,6 +174,9 @@ class RayEngine:
 
     Attributes:
         tokens_per_actor: positions that an actor holds.
+
+    Raises:
+        UsageError: if an actor would hold no token, or a cluster was named and cannot be joined.
     """
 
     name = "ray"
@@ -180,6 +184,8 @@ class RayEngine:
     def __init__(
         self, tokens_per_actor: int = 1, address: str | None = None, progress: "Progress | None" = None
     ) -> None:
+        expect_count("tokens_per_actor", tokens_per_actor)
+        expect("address", address, (str, NoneType), 'that of a running Ray cluster, "host:port", or None')
         self.tokens_per_actor = tokens_per_actor
         self._owned = connect(address)
         self._display = progress

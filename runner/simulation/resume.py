@@ -13,6 +13,7 @@ from runner.errors import RunError, UnreadableError, UsageError
 from runner.simulation.simulate import Simulation, check_policy, opened, play
 from runner.storage.manifest import Batches, read_stopped, weights_digest
 from runner.storage.writer import TraceWriter, check_room
+from runner.validate import validate_called, validate_engine, validate_path
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -59,6 +60,10 @@ def resume(
         >>> bool((resumed.risk == simulate(experiment).risk).all())
         True
     """
+    validate_path("folder", folder)
+    validate_called(on_round=on_round)
+    if engine is not None:
+        validate_engine(engine)
     folder = Path(folder)
     experiment, manifest = read_stopped(folder)
     built = build(experiment, graph, learned, prior=prior, policy=policy)

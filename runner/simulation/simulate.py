@@ -25,7 +25,13 @@ from runner.simulation.interruption import explained
 from runner.storage.files import check_name, new_folder
 from runner.storage.manifest import Batches, weights_digest
 from runner.storage.writer import TraceWriter, check_room, traced_prompts
-from runner.validate import validate_policy, validate_prompts
+from runner.validate import (
+    validate_called,
+    validate_engine,
+    validate_path,
+    validate_policy,
+    validate_prompts,
+)
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -130,6 +136,11 @@ def simulate(
         [1.0, 0.65]
     """
     check_name(name)
+    validate_called(observer=observer, on_round=on_round)
+    if engine is not None:
+        validate_engine(engine)
+    if out is not None:
+        validate_path("out", out)
     given = Experiment() if experiment is None else experiment
     if isinstance(given, Built):
         for key, value in {"graph": graph, "prior": prior, "policy": policy}.items():

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from agents.policies.learned import Learned
 from analysis.traces.schema import SCHEMA_VERSION, TableDigest, digest_of
@@ -109,7 +108,7 @@ def read_stopped(folder: Path) -> tuple[Experiment, dict[str, Any]]:
         numbers = [*manifest["prompts"], manifest["batch"]]
         sound = {"mixing", "weights"} <= set(manifest) and [type(number) for number in numbers] == [int] * 3
         sound &= manifest["digest"] == digest_of(manifest)
-    except (OSError, ValueError, TypeError, KeyError, ValidationError):
+    except (OSError, ValueError, TypeError, KeyError, UsageError):
         sound = False
     if not sound:
         raise refuse("the folder of a run, with a manifest.json that can be read")

@@ -1,7 +1,10 @@
 """Theory, agents and transformers on one experiment, side by side, with its null."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
+from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import pandas as pd
@@ -10,13 +13,15 @@ from agents.transformer.model import Transformer
 from analysis.plots.risk import risk_against_depth
 from analysis.report.tables import by_depth
 from analysis.report.verdict import sentence
+from analysis.resources import available_cores
 from analysis.statistics import mean_over_prompts, paired_difference
 from analysis.theory.predict import infinite_tokens
 from analysis.theory.predict import predict as predict_scenario
 from runner.built import Built, build
 from runner.config.studies import Comparison, Variant
-from runner.errors import UsageError
-from runner.simulation.simulate import Simulation, simulate
+from runner.errors import UsageError, expect
+from runner.progress import Progress
+from runner.simulation.simulate import Simulation, open_engine, simulate
 from runner.storage.files import new_folder, write_figure
 from runner.studies.base import Findings, Session, parameters
 from runner.studies.estimators import estimator_risk
@@ -30,12 +35,12 @@ Pair = tuple[str, str]  # prior, policy
 _TOLD = "{0[1]}, {0[0]}".format  # how the progress names a pair
 
 
-def compare(comparison: Comparison, session: Session) -> Findings:
+def compare(comparison: Comparison, session: Session | None = None) -> Findings:
     """Run everything that a comparison names.
 
     Args:
         comparison: the experiment and what is compared.
-        session: what it runs with.
+        session: what it runs with; by default the engine that the comparison names, and the folder `runs`.
 
     Returns:
         A frame `rows`: source (theory, agents, transformer, transformer_on_agents, whole examples), prior,
@@ -46,7 +51,15 @@ def compare(comparison: Comparison, session: Session) -> Findings:
     Raises:
         UsageError: if one of the experiments cannot be run; before anything starts.
     """
-    return prepare(comparison)(session)
+    example = 'load(Comparison, Path("demo.toml")) of runner.config'
+    expect("comparison", comparison, Comparison, f"a Comparison, for example {example}")
+    expect("session", session, (Session, NoneType), "a Session of runner.studies, or None")
+    study = prepare(comparison)
+    if session is not None:
+        return study(session)
+    with closing(open_engine(comparison)) as engine:
+        progress = Progress(quiet=True)
+        return study(Session(engine, Path("runs"), available_cores(), progress, "comparison"))
 
 
 def prepare(comparison: Comparison) -> Callable[[Session], Findings]:

@@ -6,11 +6,13 @@ from pathlib import Path
 from agents.transformer.model import Transformer
 from runner.built import Built, build
 from runner.config.experiment import Experiment
+from runner.errors import expect
 from runner.progress import Progress
 from runner.training.baselines import Baseline, BaselineJob, train_baselines
 from runner.training.job import job_of
 from runner.training.store import Trained, obtain
 from runner.training.trainer import train_all
+from runner.validate import validate_path
 
 __all__ = ["Trained", "train", "trained_baselines", "trained_models"]
 
@@ -37,6 +39,9 @@ def train(
         >>> trained.model().sizes.layers
         1
     """
+    validate_path("out", out)
+    if progress is not None:
+        expect("progress", progress, Progress, "a Progress, or None for nothing to be shown")
     built = experiment if isinstance(experiment, Built) else build(experiment)
     return trained_models([built], Path(out) / "weights", 1, progress or Progress(quiet=True))[0]
 

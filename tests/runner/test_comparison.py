@@ -109,6 +109,15 @@ def test_weights_are_taken_from_the_cache(compared: Findings) -> None:
     assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == before
 
 
+def test_a_comparison_by_itself_is_kept_in_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = {"run.rounds": 1, "task.prompts": 20, "task.tokens": 4, "compare.theory_samples": 50}
+    small = {"compare.policies": ["adaptive"], "compare.transformers": [], "run.engine": "local"}
+    found = compare(load(Comparison, DEMO, few | small))
+    assert found.folder.resolve().parent == tmp_path / "runs"
+    assert set(found.frames["rows"]["source"]) == {"theory", "agents", "whole examples"}
+
+
 def test_the_sentence_says_so_when_a_claim_fails(compared: Findings) -> None:
     assert "gains nothing" in sentence(compared.frames["rows"], 0.0, (0.001, 0.001))
     assert "differs from static" in sentence(compared.frames["rows"], 0.0, (0.01, 0.001))
