@@ -28,6 +28,10 @@ class Progress:
         self._console = Console(stderr=True, quiet=quiet)
         self._quiet = quiet
 
+    def say(self, words: str) -> None:
+        """One line, above the bars if there are any."""
+        self._console.print(words, markup=False, highlight=False, soft_wrap=True)
+
     @contextmanager
     def task(self, label: str, total: float) -> Iterator[Advance]:
         """A step with a known length; yields the function that reports progress."""

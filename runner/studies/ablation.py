@@ -1,6 +1,6 @@
 """What each part of a transformer is for: trained without it, by depth and seed, beside theory and agents."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from itertools import product
 
@@ -22,13 +22,13 @@ from runner.built import Built, build
 from runner.config.studies import AblationSection, Comparison
 from runner.errors import UsageError
 from runner.simulation.simulate import simulate
-from runner.storage.files import new_folder, write_figure
-from runner.studies.base import Findings, Session, parameters
+from runner.storage.files import write_figure
+from runner.studies.base import Findings, Session, Work, parameters, study
 from runner.studies.function_vectors import measure_function_vectors
 from runner.studies.parity import on_agents
 from runner.studies.variant_theory import predict_variant
 from runner.training import Trained, trained_baselines, trained_models
-from runner.training.baselines import baseline_job_of, design_for, risk_on_prompts
+from runner.training.baselines import Baseline, baseline_job_of, design_for, risk_on_prompts
 from runner.training.evaluation import last_risks
 from runner.training.job import job_of
 
@@ -68,30 +68,30 @@ def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
     models = {key: build(comparison.ablated(*key), like=base) for key in _keys(comparison, plan)}
     for built in models.values():
         job_of(built)
-    return partial(_run, comparison, plan, base, models)
+    return study(comparison.identity(), partial(_run, comparison, plan, base, models))
 
 
 def _run(
-    comparison: Comparison, plan: AblationSection, base: Built, wanted: dict[Key, Built], session: Session
+    comparison: Comparison, plan: AblationSection, base: Built, wanted: dict[Key, Built], work: Work
 ) -> Findings:
-    folder = new_folder(session.out, f"{session.name}-{comparison.identity()}")
-    found = trained_models(list(wanted.values()), session.weights, session.workers, session.progress)
-    models = dict(zip(wanted, found, strict=True))
-    rows = pd.concat(
-        [
-            _transformer_rows(wanted, models, session),
-            _theory_rows(wanted, plan, session),
-            _agent_rows(base, wanted, session),
-            _limit_rows(base, wanted),
-            _baseline_rows(base, plan, session),
-        ],
-        ignore_index=True,
-    )
+    models = work.attempt("training", partial(_models, wanted, work.session)) or {}
+    trained = {key: built for key, built in wanted.items() if key in models}
+    parts = [
+        *_transformer_rows(trained, models, work),
+        *_theory_rows(wanted, plan, work),
+        *_agent_rows(base, wanted, work),
+        *_limit_rows(base, wanted),
+        *_baseline_rows(base, plan, work),
+    ]
     difference, vectors = None, None
-    if FULL in plan.variants:
-        difference = _difference(wanted, models, session)
+    if FULL in plan.variants and trained:
+        difference = _difference(trained, models, work)
         if comparison.prior.kind == "tree":
-            vectors = _function_vectors(wanted, models, session)
+            vectors = work.attempt(
+                "function vectors", partial(_function_vectors, trained, models, work.session)
+            )
+    work.check()
+    rows = pd.concat(parts, ignore_index=True)
     claims = verdicts(rows, difference, vectors)
     title = "risk / E|w|², median (least to largest seed)"
     caption = (
@@ -102,13 +102,18 @@ def _run(
     return Findings(
         {"rows": rows, "claims": claims},
         claims_sentence(claims),
-        folder,
-        [write_figure(figure, folder, "ablations")],
+        work.folder,
+        [write_figure(figure, work.folder, "ablations")],
         displays=[
             by_depth(rows, title, ["source", "policy"], median_over_seeds, "prior"),
             claims_table(claims),
         ],
-    ).saved()
+    )
+
+
+def _models(wanted: dict[Key, Built], session: Session) -> Models:
+    found = trained_models(list(wanted.values()), session.weights, session.workers, session.progress)
+    return dict(zip(wanted, found, strict=True))
 
 
 def _keys(comparison: Comparison, plan: AblationSection) -> Iterator[Key]:
@@ -135,25 +140,27 @@ def _curve(
     return _rows(source, prior, policy, np.arange(1, len(risk)), risk[1:], error[1:], **more)
 
 
-def _transformer_rows(wanted: dict[Key, Built], models: Models, session: Session) -> pd.DataFrame:
+def _transformer_rows(wanted: dict[Key, Built], models: Models, work: Work) -> Collection[pd.DataFrame]:
     """Risk of each model; those of one variant are scored on the same prompts at once."""
-    parts = []
-    for (prior, variant), deepest in session.each("scoring", _deepest(wanted).items(), _TOLD):
-        mine = {key: trained for key, trained in models.items() if key[:2] == (prior, variant)}
+
+    def scored(key: tuple[str, str], deepest: Built) -> pd.DataFrame:
+        mine = {other: trained for other, trained in models.items() if other[:2] == key}
         prompts = range(deepest.experiment.task.prompts)
         risks = last_risks([trained.model() for trained in mine.values()], deepest, prompts)
-        depths, seeds = ([key[place] for key in mine] for place in (2, 3))
-        parts.append(_rows("transformer", prior, variant, depths, *mean_over_prompts(risks), seed=seeds))
-    return pd.concat(parts)
+        depths, seeds = ([other[place] for other in mine] for place in (2, 3))
+        return _rows("transformer", *key, depths, *mean_over_prompts(risks), seed=seeds)
+
+    return work.tables("scoring", _deepest(wanted), _TOLD, scored).values()
 
 
-def _theory_rows(wanted: dict[Key, Built], plan: AblationSection, session: Session) -> pd.DataFrame:
+def _theory_rows(wanted: dict[Key, Built], plan: AblationSection, work: Work) -> Collection[pd.DataFrame]:
     """What theory says of each variant, and by which rule."""
-    parts = []
-    for (prior, variant), deepest in session.each("theory", _deepest(wanted).items(), _TOLD):
+
+    def predicted(key: tuple[str, str], deepest: Built) -> pd.DataFrame:
         found = predict_variant(deepest, plan.theory_samples)
-        parts.append(_curve("theory", prior, variant, found.risk, found.risk_se, rule=found.rule[1:]))
-    return pd.concat(parts)
+        return _curve("theory", *key, found.risk, found.risk_se, rule=found.rule[1:])
+
+    return work.tables("theory", _deepest(wanted), _TOLD, predicted).values()
 
 
 def _deepest(wanted: dict[Key, Built]) -> dict[tuple[str, str], Built]:
@@ -168,53 +175,58 @@ def _priors(base: Built, wanted: dict[Key, Built], policy: str) -> dict[str, Bui
     return {prior: base.varied({**values, "prior.kind": prior}) for prior in priors}
 
 
-def _agent_rows(base: Built, wanted: dict[Key, Built], session: Session) -> pd.DataFrame:
+def _agent_rows(base: Built, wanted: dict[Key, Built], work: Work) -> Collection[pd.DataFrame]:
     """Explicit agents on the same prompts."""
-    parts = []
+
+    def measured(prior: str, built: Built) -> pd.DataFrame:
+        found = simulate(built, engine=work.session.engine)
+        return _curve("agents", prior, "adaptive", found.risk, found.risk_se)
+
     priors = _priors(base, wanted, "adaptive")
-    for prior, built in session.each("agents", priors.items(), "adaptive, {}".format):
-        found = simulate(built, engine=session.engine)
-        parts.append(_curve("agents", prior, "adaptive", found.risk, found.risk_se))
-    return pd.concat(parts)
+    return work.tables("agents", priors, "adaptive, {}".format, measured).values()
 
 
-def _limit_rows(base: Built, wanted: dict[Key, Built]) -> pd.DataFrame:
+def _limit_rows(base: Built, wanted: dict[Key, Built]) -> list[pd.DataFrame]:
     """The larger of what so many bits, and all examples, leave of the risk."""
     parts = []
     for prior, built in _priors(base, wanted, "learned").items():
         bayes, _ = light_cone_bound(built.scenario, _BAYES_SAMPLES)
         limit = np.maximum(physical_limit(built.scenario), bayes)
         parts.append(_curve("limit", prior, "limit", limit, np.zeros_like(limit)))
-    return pd.concat(parts)
+    return parts
 
 
-def _baseline_rows(base: Built, plan: AblationSection, session: Session) -> pd.DataFrame | None:
-    """Transformers whose messages are not bounded, one seed of each depth; None if none are wanted."""
-    experiment = base.experiment
+def _baseline_rows(base: Built, plan: AblationSection, work: Work) -> Collection[pd.DataFrame]:
+    """Transformers whose messages are not bounded, one seed of each depth; none if none are wanted."""
+    experiment, session = base.experiment, work.session
     depths, seed = range(1, experiment.run.rounds + 1), experiment.transformer.seed
     designs = [design_for(kind, depth, seed) for kind in plan.unconstrained for depth in depths]
     jobs = [baseline_job_of(base, design) for design in designs]
-    trained = trained_baselines(jobs, session.weights, session.workers, session.progress)
-    models = list(zip(designs, trained, strict=True))
-    parts, prompts = [], range(min(_UNBOUNDED, experiment.task.prompts))
-    step = "scoring, messages unbounded"
-    for design, model in session.each(step, models, lambda one: f"{one.kind}, depth {one.layers}"):
+    train = partial(trained_baselines, jobs, session.weights, session.workers, session.progress)
+    models = work.attempt("training, messages unbounded", train) or []
+    prompts = range(min(_UNBOUNDED, experiment.task.prompts))
+
+    def scored(key: tuple[str, int], model: Trained[Baseline]) -> pd.DataFrame:
+        kind, depth = key
         means = mean_over_prompts(risk_on_prompts(model, base, prompts))
-        depth = [design.layers]
-        parts.append(_rows("unconstrained", experiment.prior.kind, design.kind, depth, *means))
-    return pd.concat(parts) if parts else None
+        return _rows("unconstrained", experiment.prior.kind, kind, [depth], *means)
+
+    found = {(design.kind, design.layers): model for design, model in zip(designs, models, strict=False)}
+    return work.tables("scoring, messages unbounded", found, "{0[0]}, depth {0[1]}".format, scored).values()
 
 
-def _difference(wanted: dict[Key, Built], models: Models, session: Session) -> float:
+def _difference(wanted: dict[Key, Built], models: Models, work: Work) -> float | None:
     """Largest difference of an answer between the full transformers of the first seed and their agents."""
     prior = next(iter(wanted))[0]
     mine = {key: built for key, built in wanted.items() if key[:2] == (prior, FULL) and key[3] == 0}
-    largest = 0.0
-    for key, built in session.each("weights on agents", mine.items(), lambda key: f"depth {key[2]}"):
+
+    def largest(key: Key, built: Built) -> pd.DataFrame:
         few = min(_BESIDE, built.experiment.task.prompts)
         fewer = built.varied({"task.prompts": few, "run.trace": "none"})
-        largest = max(largest, on_agents(models[key], fewer, session.engine).difference)
-    return largest
+        return pd.DataFrame({"difference": [on_agents(models[key], fewer, work.session.engine).difference]})
+
+    tables = work.tables("weights on agents", mine, lambda key: f"depth {key[2]}", largest).values()
+    return float(pd.concat(tables)["difference"].max()) if tables else None
 
 
 def _function_vectors(wanted: dict[Key, Built], models: Models, session: Session) -> FunctionVectors:

@@ -1,8 +1,9 @@
 """What all studies share: what they run with, and what they give."""
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -13,11 +14,14 @@ from analysis.report.tables import Display
 from runner.config.experiment import Experiment
 from runner.config.studies import Comparison
 from runner.engines import Engine
+from runner.errors import RunError
 from runner.progress import Progress
+from runner.storage.cells import Cells
 from runner.storage.files import write_table, write_text
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 class Session(NamedTuple):
@@ -42,14 +46,88 @@ class Session(NamedTuple):
         """Where trained weights are kept."""
         return self.out / "weights"
 
-    def each(
-        self, step: str, items: Collection[tuple[Key, Item]], note: Callable[[Key], str]
-    ) -> Iterator[tuple[Key, Item]]:
-        """The items of a long step one after the other; the progress shows at which key it is."""
-        with self.progress.task(step, len(items)) as advance:
-            for done, (key, item) in enumerate(items):
+
+class Work:
+    """A study under way: what it computed is kept, and what fails keeps nothing else from being computed.
+
+    Attributes:
+        session: what the study runs with.
+        folder: where its tables, figures and traces are.
+    """
+
+    def __init__(self, session: Session, identity: str) -> None:
+        self.session = session
+        self._cells = Cells(session.out, f"{session.name}-{identity}")
+        self.folder = self._cells.folder
+        self._failures: list[str] = []
+
+    def tables(
+        self,
+        step: str,
+        items: Mapping[Key, Item],
+        note: Callable[[Key], str],
+        compute: Callable[[Key, Item], pd.DataFrame],
+    ) -> dict[Key, pd.DataFrame]:
+        """The table of each item of a long step, kept or computed now; without those that failed."""
+        found: dict[Key, pd.DataFrame] = {}
+        with self.session.progress.task(step, len(items)) as advance:
+            for done, (key, item) in enumerate(items.items()):
                 advance(done, note(key))
-                yield key, item
+                name = f"{step}, {note(key)}"
+                table = self._cells.read(name)
+                if table is None:
+                    table = self.attempt(name, partial(compute, key, item))
+                    if table is None:
+                        continue
+                    self._cells.keep(name, table)
+                found[key] = table
+        return found
+
+    def attempt(self, name: str, compute: Callable[[], Found]) -> Found | None:
+        """What is computed; None if it failed, which is said at once."""
+        try:
+            return compute()
+        except RunError as failure:
+            self._failures.append(f"{name}: {failure}")
+            self.session.progress.say(f"failed: {self._failures[-1]}")
+            return None
+
+    def check(self) -> None:
+        """End here if anything failed: a verdict on a part would mislead.
+
+        Raises:
+            RunError: naming all that failed.
+        """
+        if self._failures:
+            kept = f"All else is kept in {self.folder}; the same command computes only what failed"
+            raise RunError("; ".join([f"{len(self._failures)} failed", *self._failures, kept]))
+
+    def run(self, play: Callable[["Work"], "Findings"]) -> "Findings":
+        """Run the study to its end, and store its findings.
+
+        Raises:
+            RunError: if a part of it failed; the others are kept.
+            KeyboardInterrupt: with what a user is told.
+        """
+        try:
+            findings = play(self).saved()
+            self._cells.finish()
+        except KeyboardInterrupt as stop:
+            kept = f"What was computed is kept in {self.folder}; the same command continues there"
+            raise KeyboardInterrupt(f"{stop}. {kept}" if str(stop) else kept) from None
+        finally:
+            self._cells.close()
+        return findings
+
+
+def study(identity: str, play: Callable[[Work], "Findings"]) -> Callable[[Session], "Findings"]:
+    """What runs a study, or continues it where it was stopped.
+
+    Args:
+        identity: the same for studies with the same findings.
+        play: computes them.
+    """
+    return lambda session: Work(session, identity).run(play)
 
 
 @dataclass(frozen=True, eq=False)

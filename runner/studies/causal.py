@@ -29,7 +29,7 @@ from runner.built import Built, build
 from runner.config.studies import CausalSection, Comparison, of_kind, policy_values
 from runner.errors import UsageError
 from runner.simulation.simulate import simulate
-from runner.storage.files import new_folder, write_figure
+from runner.storage.files import write_figure
 from runner.studies.activations import (
     Activations,
     agents_estimates,
@@ -37,7 +37,7 @@ from runner.studies.activations import (
     module_activations,
     module_estimates,
 )
-from runner.studies.base import Findings, Session, parameters
+from runner.studies.base import Findings, Session, Work, parameters, study
 from runner.training import Trained, trained_models
 from runner.training.job import job_of
 
@@ -93,7 +93,7 @@ def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
     }  # fmt: skip
     for built in learned.values():
         job_of(built)
-    return partial(_run, comparison, plan, base, explicit, learned)
+    return study(comparison.identity(), partial(_run, comparison, plan, base, explicit, learned))
 
 
 def _run(
@@ -102,15 +102,14 @@ def _run(
     base: Built,
     explicit: dict[tuple[float, str], Built],
     learned: dict[Key, Built],
-    session: Session,
+    work: Work,
 ) -> Findings:
-    folder = new_folder(session.out, f"{session.name}-{comparison.identity()}")
-    found = trained_models(list(learned.values()), session.weights, session.workers, session.progress)
-    models = dict(zip(learned, found, strict=True))
-    contexts = pd.concat(
-        [*_outside(plan, base, explicit, session), *_trained(learned, models, session)], ignore_index=True
-    )
-    inside = pd.concat(_inside(plan, explicit, learned, models, session), ignore_index=True)
+    models = work.attempt("training", partial(_models, learned, work.session)) or {}
+    trained = {key: built for key, built in learned.items() if key in models}
+    outside = [*_outside(plan, base, explicit, work), *_trained(trained, models, work)]
+    inner = _inside(plan, explicit, trained, models, work)
+    work.check()
+    contexts, inside = pd.concat(outside, ignore_index=True), pd.concat(inner, ignore_index=True)
     prompts = f"{comparison.task.prompts:,} prompts, {plan.seeds} seeds, bars: two standard errors"
     drawn = {
         f"context-noise-{noise:g}": risk_against_context(
@@ -123,45 +122,57 @@ def _run(
     return Findings(
         {"contexts": contexts, "inside": inside},
         causal_sentence(_over_seeds(shown), inside),
-        folder,
-        [write_figure(figure, folder, name) for name, figure in drawn.items()],
+        work.folder,
+        [write_figure(figure, work.folder, name) for name, figure in drawn.items()],
         displays=[
             by_context(_over_seeds(shown)),
             by_position_and_layer(inside, "level", "share of a query's square on the codes of each level"),
             by_position_and_layer(inside, "probe", "accuracy of a linear probe for the branch"),
             by_position_and_layer(inside, "patch", "answers that follow a donor, patched after the layer"),
         ],
-    ).saved()
+    )
+
+
+def _models(learned: dict[Key, Built], session: Session) -> dict[Key, Trained[Transformer]]:
+    found = trained_models(list(learned.values()), session.weights, session.workers, session.progress)
+    return dict(zip(learned, found, strict=True))
 
 
 def _outside(
-    plan: CausalSection, base: Built, explicit: dict[tuple[float, str], Built], session: Session
+    plan: CausalSection, base: Built, explicit: dict[tuple[float, str], Built], work: Work
 ) -> list[pd.DataFrame]:
     """Risk of agents and of theory by tokens heard, and the Bayes limit."""
-    parts, task = [], base.experiment.task
-    for (noise, policy), built in session.each("agents and theory", explicit.items(), _NAMED):
-        run = simulate(built, engine=session.engine)
-        parts.append(_rows("agents", policy, noise, run.position_risk[-1], run.position_risk_se[-1]))
+
+    def compared(key: tuple[float, str], built: Built) -> pd.DataFrame:
+        noise, policy = key
+        run = simulate(built, engine=work.session.engine)
+        parts = [_rows("agents", policy, noise, run.position_risk[-1], run.position_risk_se[-1])]
         theory = predict(built.scenario, _SAMPLES * plan.theory_samples)
         if isinstance(theory, LocalPrediction):
             risk, error = theory.position_risk[-1], theory.position_risk_se[-1]
             parts.append(_rows("theory", policy, noise, risk, error))
-    seed = base.experiment.run.seed
+        return pd.concat(parts)
+
+    task, seed = base.experiment.task, base.experiment.run.seed
+    parts = list(work.tables("agents and theory", explicit, _NAMED, compared).values())
     limit = bayes_limit(base.prior, task.tokens, task.label_noise, _BAYES_SAMPLES, seed)
-    parts += [_rows("limit", "Bayes", noise, limit.risk[1:], limit.risk_se[1:]) for noise in plan.noises]
-    return parts
+    return parts + [
+        _rows("limit", "Bayes", noise, limit.risk[1:], limit.risk_se[1:]) for noise in plan.noises
+    ]
 
 
 def _trained(
-    learned: dict[Key, Built], models: dict[Key, Trained[Transformer]], session: Session
+    learned: dict[Key, Built], models: dict[Key, Trained[Transformer]], work: Work
 ) -> list[pd.DataFrame]:
     """Risk of each trained transformer by tokens heard, on the prompts of the agents."""
-    parts = []
-    for (noise, seed), built in session.each("transformers", learned.items(), _TOLD):
-        run = simulate(built.with_weights(export(models[noise, seed].model())), engine=session.engine)
+
+    def measured(key: Key, built: Built) -> pd.DataFrame:
+        noise, seed = key
+        run = simulate(built.with_weights(export(models[key].model())), engine=work.session.engine)
         risk, error = run.position_risk[-1], run.position_risk_se[-1]
-        parts.append(_rows("transformer", TRAINED, noise, risk, error, seed))
-    return parts
+        return _rows("transformer", TRAINED, noise, risk, error, seed)
+
+    return list(work.tables("transformers", learned, _TOLD, measured).values())
 
 
 def _rows(
@@ -189,30 +200,34 @@ def _inside(
     explicit: dict[tuple[float, str], Built],
     learned: dict[Key, Built],
     models: dict[Key, Trained[Transformer]],
-    session: Session,
+    work: Work,
 ) -> list[pd.DataFrame]:
     """Probes, queries and patching of agents and transformers at some positions."""
-    parts = []
     prompts = range(plan.examined)
     held = prompts[plan.examined // 2 :]
     patch = Patch(np.roll(np.arange(len(held)), -1))
-    examined = {noise: explicit[noise, EXPLICIT] for noise in plan.noises}
-    for noise, agents in session.each("inside the agents", examined.items(), "τ = {:g}".format):
-        system, mixing = agents.system, agents.mixing
-        answers = [
-            agents_estimates(system, mixing, held, layer, patch)[-1] for layer in range(system.rounds + 1)
-        ]
-        inner = explicit_activations(system, mixing, prompts)
-        found = _measured(plan, agents, inner, np.stack(answers))
-        parts.append(found.assign(source="agents", noise=noise, seed=0))
-    for (noise, seed), built in session.each("inside the transformers", learned.items(), _TOLD):
-        model = models[noise, seed].model()
+
+    def of_agents(noise: float, built: Built) -> pd.DataFrame:
+        system, mixing = built.system, built.mixing
+        layers = range(system.rounds + 1)
+        answers = [agents_estimates(system, mixing, held, layer, patch)[-1] for layer in layers]
+        found = _measured(plan, built, explicit_activations(system, mixing, prompts), np.stack(answers))
+        return found.assign(source="agents", noise=noise, seed=0)
+
+    def of_transformer(key: Key, built: Built) -> pd.DataFrame:
+        noise, seed = key
+        model = models[key].model()
         system, mixing = built.with_weights(export(model)).system, built.mixing
         layers = range(system.rounds + 1)
         answers = [module_estimates(model, system, mixing, held, layer, patch)[-1] for layer in layers]
         found = _measured(plan, built, module_activations(model, system, mixing, prompts), np.stack(answers))
-        parts.append(found.assign(source="transformer", noise=noise, seed=seed))
-    return parts
+        return found.assign(source="transformer", noise=noise, seed=seed)
+
+    examined = {noise: explicit[noise, EXPLICIT] for noise in plan.noises}
+    return [
+        *work.tables("inside the agents", examined, "τ = {:g}".format, of_agents).values(),
+        *work.tables("inside the transformers", learned, _TOLD, of_transformer).values(),
+    ]
 
 
 def _measured(

@@ -21,9 +21,9 @@ from runner.built import Built, build
 from runner.config.studies import Comparison, Variant
 from runner.errors import UsageError, expect
 from runner.progress import Progress
-from runner.simulation.simulate import Simulation, open_engine, simulate
-from runner.storage.files import new_folder, write_figure
-from runner.studies.base import Findings, Session, parameters
+from runner.simulation.simulate import open_engine, simulate
+from runner.storage.files import write_figure
+from runner.studies.base import Findings, Session, Work, parameters, study
 from runner.studies.estimators import estimator_risk
 from runner.studies.parity import on_agents
 from runner.training import Trained, trained_models
@@ -54,12 +54,12 @@ def compare(comparison: Comparison, session: Session | None = None) -> Findings:
     example = 'load(Comparison, Path("demo.toml")) of runner.config'
     expect("comparison", comparison, Comparison, f"a Comparison, for example {example}")
     expect("session", session, (Session, NoneType), "a Session of runner.studies, or None")
-    study = prepare(comparison)
+    play = prepare(comparison)
     if session is not None:
-        return study(session)
+        return play(session)
     with closing(open_engine(comparison)) as engine:
         progress = Progress(quiet=True)
-        return study(Session(engine, Path("runs"), available_cores(), progress, "comparison"))
+        return play(Session(engine, Path("runs"), available_cores(), progress, "comparison"))
 
 
 def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
@@ -83,26 +83,27 @@ def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
     }
     for built in variants.values():
         job_of(built)
-    return partial(_run, comparison, pairs, variants)
+    return study(comparison.identity(), partial(_run, comparison, pairs, variants))
 
 
 def _run(
     comparison: Comparison,
     pairs: dict[Pair, Built],
     variants: dict[tuple[Variant, int], Built],
-    session: Session,
+    work: Work,
 ) -> Findings:
-    folder = new_folder(session.out, f"{session.name}-{comparison.identity()}")
-    parts = [_theory(comparison, pairs, session)]
-    models = trained_models(list(variants.values()), session.weights, session.workers, session.progress)
-    trained = dict(zip(variants, models, strict=True))
-    measured = _agents(pairs, session._replace(out=folder))
-    parts += [
-        _rows("agents", *pair, range(len(run.risk)), run.risk, run.risk_se) for pair, run in measured.items()
+    theory = _theory(comparison, pairs, work)
+    trained = work.attempt("training", partial(_trained, variants, work.session)) or {}
+    measured = _agents(pairs, work)
+    rows = _transformers({key: built for key, built in variants.items() if key in trained}, trained, work)
+    work.check()
+    agents = [
+        _rows("agents", *pair, range(len(run)), *mean_over_prompts(run)) for pair, run in measured.items()
     ]
-    parts.append(_whole_examples(pairs))
-    difference, rows = _transformers(variants, trained, session._replace(out=folder))
-    frame = pd.concat([*parts, rows], ignore_index=True)
+    difference = None if rows is None else float(rows["difference"].max())
+    parts = [theory, *agents, _whole_examples(pairs)]
+    parts += [] if rows is None else [rows.drop(columns="difference")]
+    frame = pd.concat(parts, ignore_index=True)
     title = "risk / E|w|² ± standard error"
     caption = (
         f"{parameters(comparison)}. Lines: state evolution; points: agents; diamonds: trained transformers; "
@@ -111,11 +112,11 @@ def _run(
     return Findings(
         {"rows": frame},
         sentence(frame, difference, _null_gap(measured)),
-        folder,
-        [write_figure(risk_against_depth(frame, caption), folder, "risk-against-depth")],
+        work.folder,
+        [write_figure(risk_against_depth(frame, caption), work.folder, "risk-against-depth")],
         {"max_difference": difference},
         [by_depth(frame, title, ["source", "policy"], section="prior")],
-    ).saved()
+    )
 
 
 def _rows(
@@ -125,24 +126,39 @@ def _rows(
     return pd.DataFrame({**columns, "risk": risk, "risk_se": error})
 
 
-def _theory(comparison: Comparison, pairs: dict[Pair, Built], session: Session) -> pd.DataFrame | None:
+def _trained(
+    variants: dict[tuple[Variant, int], Built], session: Session
+) -> dict[tuple[Variant, int], Trained[Transformer]]:
+    models = trained_models(list(variants.values()), session.weights, session.workers, session.progress)
+    return dict(zip(variants, models, strict=True))
+
+
+def _theory(comparison: Comparison, pairs: dict[Pair, Built], work: Work) -> pd.DataFrame | None:
     """State evolution and closed forms, for the policies that have them."""
-    depths, parts = range(comparison.run.rounds + 1), []
-    for (prior, policy), built in session.each("theory: state evolution", pairs.items(), _TOLD):
+    depths = range(comparison.run.rounds + 1)
+
+    def predicted(pair: Pair, built: Built) -> pd.DataFrame:
+        prior, policy = pair
         found = predict_scenario(built.scenario, comparison.compare.theory_samples)
-        if found is not None:
-            parts.append(_rows("theory", prior, policy, depths, found.risk, found.risk_se))
+        parts = [] if found is None else [_rows("theory", prior, policy, depths, found.risk, found.risk_se)]
         complete = built.mixing.is_shared and policy == "adaptive"
         if complete and (limit := infinite_tokens(built.scenario)) is not None:
             parts.append(_rows("theory", prior, INFINITE, depths, limit, np.zeros_like(limit)))
+        return pd.concat(parts) if parts else pd.DataFrame()
+
+    parts = work.tables("theory: state evolution", pairs, _TOLD, predicted).values()
     return pd.concat(parts) if parts else None
 
 
-def _agents(pairs: dict[Pair, Built], session: Session) -> dict[Pair, Simulation]:
-    measured = {}
-    for pair, built in session.each("agents", pairs.items(), _TOLD):
-        measured[pair] = simulate(built, engine=session.engine, out=session.out, name=_slug(*pair))
-    return measured
+def _agents(pairs: dict[Pair, Built], work: Work) -> dict[Pair, np.ndarray]:
+    """Risk of each prompt, after each round."""
+
+    def measured(pair: Pair, built: Built) -> pd.DataFrame:
+        run = simulate(built, engine=work.session.engine, out=work.folder, name=_slug(*pair))
+        return pd.DataFrame(run.prompt_risk.T)
+
+    tables = work.tables("agents", pairs, _TOLD, measured)
+    return {pair: np.ascontiguousarray(table.to_numpy().T) for pair, table in tables.items()}
 
 
 def _whole_examples(pairs: dict[Pair, Built]) -> pd.DataFrame:
@@ -158,31 +174,34 @@ def _whole_examples(pairs: dict[Pair, Built]) -> pd.DataFrame:
 def _transformers(
     variants: dict[tuple[Variant, int], Built],
     trained: dict[tuple[Variant, int], Trained[Transformer]],
-    session: Session,
-) -> tuple[float | None, pd.DataFrame | None]:
+    work: Work,
+) -> pd.DataFrame | None:
     """Each trained transformer, and agents that run its weights, on the prompts of the agents."""
-    if not variants:
-        return None, None
-    parts, largest = [], 0.0
-    step, note = "transformers, and their weights on agents", "{0[0]}, depth {0[1]}".format
-    for (variant, depth), built in session.each(step, variants.items(), note):
+
+    def measured(key: tuple[Variant, int], built: Built) -> pd.DataFrame:
+        variant, depth = key
         name, prior = _slug("transformer", variant, str(depth)), built.experiment.prior.kind
-        found = on_agents(trained[variant, depth], built, session.engine, session.out, name)
-        largest = max(largest, found.difference)
-        for source, (value, error) in (
-            ("transformer", found.risk),
-            ("transformer_on_agents", (found.agents.risk, found.agents.risk_se)),
-        ):
-            parts.append(_rows(source, prior, variant, [depth], value[-1:], error[-1:]))
-    return largest, pd.concat(parts)
+        found = on_agents(trained[key], built, work.session.engine, work.folder, name)
+        parts = [
+            _rows(source, prior, variant, [depth], value[-1:], error[-1:])
+            for source, (value, error) in (
+                ("transformer", found.risk),
+                ("transformer_on_agents", (found.agents.risk, found.agents.risk_se)),
+            )
+        ]
+        return pd.concat(parts).assign(difference=found.difference)
+
+    step, note = "transformers, and their weights on agents", "{0[0]}, depth {0[1]}".format
+    tables = work.tables(step, variants, note, measured).values()
+    return pd.concat(tables) if tables else None
 
 
-def _null_gap(measured: dict[Pair, Simulation]) -> tuple[float, float] | None:
+def _null_gap(measured: dict[Pair, np.ndarray]) -> tuple[float, float] | None:
     adaptive = measured.get(("matched_gaussian", "adaptive"))
     static = measured.get(("matched_gaussian", "static codes"))
     if adaptive is None or static is None:
         return None
-    gap = paired_difference(adaptive.prompt_risk[-1], static.prompt_risk[-1])
+    gap = paired_difference(adaptive[-1], static[-1])
     return float(gap.value), float(gap.error)
 
 

@@ -1,11 +1,12 @@
 """What a sparse graph costs in depth, and a short context in risk: theory, agents and transformer."""
 
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from agents.transformer.export import export
 from analysis.plots.locality import bottleneck, locality_depth_diagram, risk_against_context
@@ -19,8 +20,8 @@ from analysis.theory.predict import predict, predict_on_graph
 from runner.built import Built, build
 from runner.config.studies import Comparison, LocalitySection, of_kind, policy_values
 from runner.simulation.simulate import simulate
-from runner.storage.files import new_folder, write_figure
-from runner.studies.base import Findings, Session, parameters
+from runner.storage.files import write_figure
+from runner.studies.base import Findings, Session, Work, parameters, study
 from runner.training import train
 from topology.metrics import reach
 
@@ -56,7 +57,7 @@ def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
     contexts = {policy: causal.varied(policy_values(policy)) for policy in plan.context_policies}
     if plan.transformer:
         contexts[_LEARNED] = causal.varied(of_kind("learned"))
-    return partial(_run, comparison, plan, base, graphs, contexts)
+    return study(comparison.identity(), partial(_run, comparison, plan, base, graphs, contexts))
 
 
 def _run(
@@ -65,14 +66,14 @@ def _run(
     base: Built,
     graphs: dict[str, Built],
     contexts: dict[str, Built],
-    session: Session,
+    work: Work,
 ) -> Findings:
-    folder = new_folder(session.out, f"{session.name}-{comparison.identity()}")
     frames = {
-        "depths": pd.DataFrame(_depths(plan, graphs, session)),
-        "turns": pd.DataFrame(_turns(plan, graphs, session)),
-        "contexts": pd.DataFrame(_contexts(plan, base, contexts, folder, session)),
+        "depths": _depths(plan, graphs, work),
+        "turns": _turns(plan, graphs, work),
+        "contexts": _contexts(plan, base, contexts, work),
     }
+    work.check()
     experiment, depths = base.experiment, frames["depths"]
     # The graph varies, or is named beside it.
     fixed = parameters(experiment).replace(f", {experiment.graph.kind} graph", "")
@@ -94,10 +95,10 @@ def _run(
     return Findings(
         frames,
         locality_sentence(depths, frames["contexts"]),
-        folder,
-        [write_figure(figure, folder, name) for name, figure in drawn.items()],
+        work.folder,
+        [write_figure(figure, work.folder, name) for name, figure in drawn.items()],
         displays=[by_depth(shown, title, ["family", "mixing"], agents_and_theory)],
-    ).saved()
+    )
 
 
 def _middle(plan: LocalitySection) -> int:
@@ -105,74 +106,88 @@ def _middle(plan: LocalitySection) -> int:
     return sorted(plan.depths)[len(plan.depths) // 2]
 
 
-def _depths(plan: LocalitySection, graphs: dict[str, Built], session: Session) -> list[Row]:
-    rows: list[Row] = []
-    with session.progress.task("graphs and depths", len(graphs) * len(plan.depths)) as advance:
-        for family, deepest in graphs.items():
-            found = reach(deepest.graph, deepest.mixing)
-            limit, _ = light_cone_bound(deepest.scenario, _BAYES_SAMPLES)
-            for depth in plan.depths:
-                advance(len(rows) // 2, f"{family}, depth {depth}")
-                automatic = deepest.varied({"run.rounds": depth, "policy.rounds_per_scale": "auto"})
-                (turn,) = automatic.turns
-                shared: Row = {
-                    "family": family,
-                    "degree": deepest.graph.number_of_edges() / deepest.mixing.tokens,
-                    "gap": found.gap,
-                    "mixing_time": found.mixing_time,
-                    "diameter": found.diameter,
-                    "policy": "gossip",
-                    "depth": depth,
-                    "rounds_per_scale": turn,
-                    "limit": float(limit[depth]),
-                }
-                rows += _pair(automatic.varied({"policy.rounds_per_scale": turn}), shared, plan, session)
-    return rows
+def _depths(plan: LocalitySection, graphs: dict[str, Built], work: Work) -> pd.DataFrame:
+    @cache
+    def of_graph(family: str) -> tuple[Row, Float[np.ndarray, " rounds"]]:
+        """What is the same at all depths, and the limit at each."""
+        deepest = graphs[family]
+        found = reach(deepest.graph, deepest.mixing)
+        limit, _ = light_cone_bound(deepest.scenario, _BAYES_SAMPLES)
+        shared: Row = {
+            "family": family,
+            "degree": deepest.graph.number_of_edges() / deepest.mixing.tokens,
+            "gap": found.gap,
+            "mixing_time": found.mixing_time,
+            "diameter": found.diameter,
+            "policy": "gossip",
+        }
+        return shared, limit
+
+    def compared(key: tuple[str, int], deepest: Built) -> pd.DataFrame:
+        family, depth = key
+        automatic = deepest.varied({"run.rounds": depth, "policy.rounds_per_scale": "auto"})
+        (turn,) = automatic.turns
+        shared, limit = of_graph(family)
+        here = {**shared, "depth": depth, "rounds_per_scale": turn, "limit": float(limit[depth])}
+        return _pair(automatic.varied({"policy.rounds_per_scale": turn}), here, plan, work.session)
+
+    cases = {(family, depth): deepest for family, deepest in graphs.items() for depth in plan.depths}
+    tables = work.tables("graphs and depths", cases, "{0[0]}, depth {0[1]}".format, compared)
+    return _joined(tables)
 
 
-def _turns(plan: LocalitySection, graphs: dict[str, Built], session: Session) -> list[Row]:
-    rows: list[Row] = []
+def _turns(plan: LocalitySection, graphs: dict[str, Built], work: Work) -> pd.DataFrame:
     depth = _middle(plan)
-    cases = [((family, turn), deepest) for family, deepest in graphs.items() for turn in plan.turns]
-    for (family, turn), deepest in session.each("rounds per scale", cases, "{0[0]}, T = {0[1]}".format):
+
+    def compared(key: tuple[str, int], deepest: Built) -> pd.DataFrame:
+        family, turn = key
         shared: Row = {"family": family, "rounds_per_scale": turn, "depth": depth}
         built = deepest.varied({"run.rounds": depth, "policy.rounds_per_scale": turn})
-        rows += _pair(built, shared, plan, session)
-    return rows
+        return _pair(built, shared, plan, work.session)
+
+    cases = {(family, turn): deepest for family, deepest in graphs.items() for turn in plan.turns}
+    return _joined(work.tables("rounds per scale", cases, "{0[0]}, T = {0[1]}".format, compared))
 
 
-def _pair(built: Built, shared: Row, plan: LocalitySection, session: Session) -> list[Row]:
+def _joined(tables: Mapping[Any, pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables.values(), ignore_index=True) if tables else pd.DataFrame()
+
+
+def _pair(built: Built, shared: Row, plan: LocalitySection, session: Session) -> pd.DataFrame:
     """Theory and agents at the last round."""
     predicted = predict_on_graph(built.scenario, plan.theory_samples)
     measured = simulate(built, engine=session.engine)
-    return [
-        {"source": source, **shared, "risk": float(found.risk[-1]), "risk_se": float(found.risk_se[-1])}
-        for source, found in (("theory", predicted), ("agents", measured))
-    ]
+    return pd.DataFrame(
+        [
+            {"source": source, **shared, "risk": float(found.risk[-1]), "risk_se": float(found.risk_se[-1])}
+            for source, found in (("theory", predicted), ("agents", measured))
+        ]
+    )
 
 
-def _contexts(
-    plan: LocalitySection, base: Built, contexts: dict[str, Built], folder: Path, session: Session
-) -> list[Row]:
+def _contexts(plan: LocalitySection, base: Built, contexts: dict[str, Built], work: Work) -> pd.DataFrame:
     """Risk by context length: position i of the causal graph hears i + 1 tokens, itself included."""
-    rows: list[Row] = []
 
-    def add(source: str, policy: str, risk: np.ndarray, errors: np.ndarray) -> None:
-        for context, (value, error) in enumerate(zip(risk, errors, strict=True), 1):
-            row = {"source": source, "policy": policy, "context": context}
-            rows.append({**row, "risk": float(value), "risk_se": float(error)})
+    def rows(source: str, policy: str, risk: np.ndarray, errors: np.ndarray) -> pd.DataFrame:
+        context = np.arange(1, len(risk) + 1)
+        columns = {"source": source, "policy": policy, "context": context}
+        return pd.DataFrame({**columns, "risk": risk, "risk_se": errors})
 
-    for policy, built in session.each("causal graph", contexts.items(), str):
-        trained = built.entry.is_trained
+    def measured(policy: str, built: Built) -> pd.DataFrame:
+        trained, session = built.entry.is_trained, work.session
         if trained:
             built = built.with_weights(export(train(built, session.out, session.progress).model()))
-        run = simulate(built, engine=session.engine, out=folder, name=f"causal-{policy}")
-        add("transformer" if trained else "agents", policy, run.position_risk[-1], run.position_risk_se[-1])
+        run = simulate(built, engine=session.engine, out=work.folder, name=f"causal-{policy}")
+        source = "transformer" if trained else "agents"
+        parts = [rows(source, policy, run.position_risk[-1], run.position_risk_se[-1])]
         theory = predict(built.scenario, _EACH_POSITION * plan.theory_samples)
         if isinstance(theory, LocalPrediction | LightConeLimit):
-            add("theory", policy, theory.position_risk[-1], theory.position_risk_se[-1])
-    if rows:
+            parts.append(rows("theory", policy, theory.position_risk[-1], theory.position_risk_se[-1]))
+        return pd.concat(parts)
+
+    tables = list(work.tables("causal graph", contexts, str, measured).values())
+    if tables:
         task, seed = base.experiment.task, base.experiment.run.seed
         limit = bayes_limit(base.prior, task.tokens, task.label_noise, _BAYES_SAMPLES, seed)
-        add("limit", "Bayes", limit.risk[1:], limit.risk_se[1:])
-    return rows
+        tables.append(rows("limit", "Bayes", limit.risk[1:], limit.risk_se[1:]))
+    return _joined(dict(enumerate(tables)))
