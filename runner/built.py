@@ -36,9 +36,10 @@ from runner.validate import (
     validate_prior,
 )
 from topology.families import FAMILIES, Family, Graph
-from topology.io import read_graph, relabelled
+from topology.io import read_named, relabelled
 from topology.metrics import Reach, closed_reach
 from topology.mixing import Mixing, mixing_of, weigh
+from topology.nodes import Nodes, nodes_of
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -61,6 +62,8 @@ class Built:
         handed_in: what stands for the prior and the policy that were handed in, in the manifest of a run: the
             digest of a prior, the type of a policy.
         own_graph: whether the graph was handed in.
+        nodes: names and attributes of the nodes of a graph that was handed in or read; None for a family's,
+            whose names are its positions.
     """
 
     experiment: Experiment
@@ -71,6 +74,7 @@ class Built:
     learned: Learned | None
     handed_in: Mapping[str, str]
     own_graph: bool
+    nodes: Nodes | None
     _graph: Graph | None  # where the mixing was made from one
     _policy: Policy[Any] | None  # where one was handed in
 
@@ -82,7 +86,7 @@ class Built:
     @cached_property
     def graph(self) -> Graph:
         """Who hears whom as a networkx graph on 0..N-1; of a complete one N^2 edges are made."""
-        return _graph_of(self.experiment) if self._graph is None else self._graph
+        return _graph_of(self.experiment)[0] if self._graph is None else self._graph
 
     @property
     def closed_reach(self) -> Reach | None:
@@ -308,14 +312,18 @@ def build(
     own_graph = graph is not None
     known = like and own_graph == like.own_graph and (graph is None or graph is like._graph)
     if like and known and _same_graph(like.experiment, experiment):
-        mixing, made = like.mixing, like._graph
+        mixing, made, nodes = like.mixing, like._graph, like.nodes
     else:
-        mixing, made = _mixing_of(experiment, graph)
+        mixing, made, nodes = _mixing_of(experiment, graph)
+        if like and known and own_graph:  # which is on positions already, and keeps its names
+            nodes = like.nodes
     _check_bits(experiment, mixing)
     if policy is not None:
         validate_policy(policy, experiment.run.rounds, mixing.tokens)
     _check_learned(experiment, prior, learned)
-    return Built(experiment, prior, channel, mixing, codebook, learned, handed_in, own_graph, made, policy)
+    return Built(
+        experiment, prior, channel, mixing, codebook, learned, handed_in, own_graph, nodes, made, policy
+    )
 
 
 def check_prior(experiment: Experiment) -> None:
@@ -416,20 +424,21 @@ def _codebook_of(experiment: Experiment, prior: Prior) -> Codebook | None:
     return book
 
 
-def _graph_of(experiment: Experiment) -> Graph:
-    """The locality graph of [graph].
+def _graph_of(experiment: Experiment) -> tuple[Graph, Nodes | None]:
+    """The locality graph of [graph], and what its file calls the nodes.
 
     Raises:
         UsageError: if the family has no such graph, or the file holds another number of tokens.
     """
-    section, tokens = experiment.graph, experiment.task.tokens
+    section, tokens, nodes = experiment.graph, experiment.task.tokens, None
     try:
         if section.kind != "file":
             graph = FAMILIES[section.kind](_family_of(experiment))
         elif section.path is None:
             raise UsageError("graph.path", None, 'the path of a graph, for kind = "file"')
         else:
-            graph = read_graph(Path(section.path), available_memory())
+            named = read_named(Path(section.path), available_memory())
+            graph, nodes = relabelled(named), nodes_of(named)
     except (OSError, ValueError) as failure:
         if section.kind == "file":
             possible = f"a .graphml file, or one with two names a line; {failure}"
@@ -439,7 +448,7 @@ def _graph_of(experiment: Experiment) -> Graph:
         where = section.path if section.kind == "file" else f"a graph of the family {section.kind}"
         possible = f"{graph.number_of_nodes()}, the number of nodes in {where}"
         raise UsageError("task.tokens", tokens, possible)
-    return graph
+    return graph, nodes
 
 
 def _family_of(experiment: Experiment) -> Family:
@@ -447,8 +456,10 @@ def _family_of(experiment: Experiment) -> Family:
     return Family(experiment.task.tokens, section.degree, section.rewire, section.window, section.seed)
 
 
-def _mixing_of(experiment: Experiment, graph: "nx.Graph[Any] | None") -> tuple[Mixing, Graph | None]:
-    """The integer mixing weights, and the graph that they were made from, if one was made.
+def _mixing_of(
+    experiment: Experiment, graph: "nx.Graph[Any] | None"
+) -> tuple[Mixing, Graph | None, Nodes | None]:
+    """The integer mixing weights, the graph that they were made from, if one was made, and its named nodes.
 
     Raises:
         UsageError: if there is no such graph.
@@ -456,18 +467,18 @@ def _mixing_of(experiment: Experiment, graph: "nx.Graph[Any] | None") -> tuple[M
     section, tokens = experiment.graph, experiment.task.tokens
     if graph is None:
         if section.kind in ("complete", "causal"):  # have weights without N^2 edges one by one
-            return mixing_of(section.kind, _family_of(experiment), section.mixing), None
-        made = _graph_of(experiment)
-        return weigh(made, section.mixing), made
+            return mixing_of(section.kind, _family_of(experiment), section.mixing), None, None
+        made, nodes = _graph_of(experiment)
+        return weigh(made, section.mixing), made, nodes
     validate_graph(graph)
     if graph.number_of_nodes() != tokens:
         possible = f"{graph.number_of_nodes()}, the number of nodes of the graph"
         raise UsageError("task.tokens", tokens, possible)
     try:
-        made = relabelled(graph)
+        made, nodes = relabelled(graph), nodes_of(graph)
     except ValueError as failure:
         raise UsageError("graph", graph, f"a graph of plain edges; {failure}") from None
-    return weigh(made, section.mixing), made
+    return weigh(made, section.mixing), made, nodes
 
 
 def _check_bits(experiment: Experiment, mixing: Mixing) -> None:

@@ -14,6 +14,7 @@ from xml.parsers.expat import ParserCreate
 import networkx as nx
 
 from topology.families import Graph
+from topology.nodes import in_order
 
 _EDGE_BYTES = 1600  # at most: for an edge or an element networkx keeps dictionaries, in each graph on the way
 _NO_WEIGHTS = "weights are not read, and what is not an edge must be left out"
@@ -23,10 +24,12 @@ _OPENERS: dict[str, Callable[..., object]] = {".gz": gzip.open, ".bz2": bz2.open
 
 
 def read_graph(path: Path, free: int | None = None) -> Graph:
-    """Read a graph; an edge j -> i of a directed one means that i hears j, others count both ways.
+    """Read a graph, like `read_named`, on the positions 0..N-1, like `relabelled`."""
+    return relabelled(read_named(path, free))
 
-    Nodes are numbered in the order of their names, numbers before words: 0, 1, ..., N-1. Weights of edges
-    play no role, but one that is zero, negative or not finite is refused: it would count as any other.
+
+def read_named(path: Path, free: int | None = None) -> "nx.Graph[object]":
+    """Read a graph whose nodes have the names and attributes that stand in the file.
 
     Args:
         path: a `.graphml` file, or an edge list with two names a line; `.gz` and `.bz2` are unpacked.
@@ -40,7 +43,7 @@ def read_graph(path: Path, free: int | None = None) -> Graph:
         raise ValueError("this is not a file")
     kind = path.with_suffix("").suffix if path.suffix in _OPENERS else path.suffix
     try:
-        return relabelled(_read_graphml(path, free) if kind == ".graphml" else _read_edges(path, free))
+        return _read_graphml(path, free) if kind == ".graphml" else _read_edges(path, free)
     except (OSError, ValueError):
         raise
     except KeyError as failure:
@@ -50,7 +53,11 @@ def read_graph(path: Path, free: int | None = None) -> Graph:
 
 
 def relabelled(graph: "nx.Graph[object]") -> Graph:
-    """The same graph on the nodes 0..N-1, directed and without loops.
+    """The same graph on the positions 0..N-1, directed and without loops.
+
+    An edge j -> i of a directed graph means that i hears j, others count both ways. Positions follow the
+    names of the nodes, numbers before words. Weights of edges play no role, but one that is zero, negative or
+    not finite is refused: it would count as any other.
 
     Raises:
         ValueError: if an edge has a weight that is zero, negative or not finite.
@@ -59,7 +66,7 @@ def relabelled(graph: "nx.Graph[object]") -> Graph:
         >>> sorted(relabelled(nx.path_graph(["b", "a", "c"])).edges)
         [(0, 1), (0, 2), (1, 0), (2, 0)]
     """
-    number = {name: index for index, name in enumerate(sorted(graph.nodes, key=_rank))}
+    number = {name: index for index, name in enumerate(in_order(graph))}
     result: Graph = nx.DiGraph()
     result.add_nodes_from(range(len(number)))
     both = not graph.is_directed()
@@ -166,13 +173,3 @@ def _weight(entry: str) -> object:
 
 def _is_no_edge(weight: object) -> bool:
     return isinstance(weight, Real) and not 0 < float(weight) < math.inf
-
-
-def _rank(name: object) -> tuple[int, int, str]:
-    """Numbers by value, then words by letters."""
-    if isinstance(name, int):
-        return 0, name, ""
-    text = str(name)
-    digits = text.removeprefix("-")
-    whole = digits.isascii() and digits.isdigit() and len(digits) < 4000
-    return (0, int(text), "") if whole else (1, 0, text)

@@ -1,5 +1,6 @@
 """A locality graph as a figure: nodes and links, and beside them the mask of an attention."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import networkx as nx
@@ -9,10 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from scipy.spatial import KDTree
 
+from analysis.errors import printable
 from analysis.plots.style import INK, NODES, drawing
 from topology.families import Family, Graph, barbell, grid
 from topology.mixing import Mixing
@@ -22,6 +26,8 @@ _ROW = 40  # tokens in a row of a path, which is folded when it is longer
 _SPRINGS = 150  # tokens from which springs stand in for Kamada and Kawai's layout, whose time grows as N^3
 _PANEL = 270.0  # points across the panel of nodes
 _LINK = "#7f7f7f"
+_MOST_NAMED = 40  # tokens; the names of more would cover each other
+_LONGEST_NAME = 16  # letters
 
 Places = Float[np.ndarray, "N 2"]
 
@@ -38,7 +44,9 @@ class Drawing(NamedTuple):
     curve: str = "straight"
 
 
-def graph_figure(graph: Graph, mixing: Mixing, caption: str, rounds: int = 1) -> Figure:
+def graph_figure(
+    graph: Graph, mixing: Mixing, caption: str, rounds: int = 1, names: Sequence[str] = ()
+) -> Figure:
     """Who hears whom, as nodes and links and as a mask; colours tell how many tokens each averages over.
 
     The scale of the colours, from 1 to N, depends on N alone, so graphs of one size can be compared.
@@ -48,6 +56,7 @@ def graph_figure(graph: Graph, mixing: Mixing, caption: str, rounds: int = 1) ->
         mixing: with which weights; the mask is filled where they are positive.
         caption: what the graph is, below the panels.
         rounds: T of the effective number of tokens N_eff(i, T).
+        names: of the nodes; they are written beside them, and along the mask, up to 40 tokens
 
     Raises:
         ValueError: if there are too many tokens to be seen.
@@ -57,11 +66,12 @@ def graph_figure(graph: Graph, mixing: Mixing, caption: str, rounds: int = 1) ->
         raise ValueError(
             f"a figure shows up to {_MOST:,} tokens; got {size:,}; topology.picture draws larger graphs"
         )
+    labels = [_label(name) for name in names] if size <= _MOST_NAMED else []
     reached = mixing.effective(rounds)
     norm = LogNorm(1, max(size, 2))
     with drawing(9.6, 5.05, caption) as figure:
         nodes, mask = figure.subplots(1, 2)
-        _draw_nodes(nodes, graph, reached, norm)
+        _draw_nodes(nodes, graph, reached, norm, labels)
         heard = np.broadcast_to(mixing.weights.toarray() > 0, (size, size))
         shown = np.ma.masked_where(~heard, np.broadcast_to(reached[:, None], (size, size)))
         image = mask.imshow(shown, cmap=NODES, norm=norm, interpolation="nearest")
@@ -74,6 +84,10 @@ def graph_figure(graph: Graph, mixing: Mixing, caption: str, rounds: int = 1) ->
             axis.set_major_locator(MaxNLocator(8, integer=True))
             if size <= 64:  # white lines between the cells let a reader count them
                 axis.set_ticks(np.arange(0.5, size - 1), minor=True)
+        if labels:
+            small = min(7.0, 0.7 * _PANEL / size)
+            mask.set_xticks(range(size), labels, fontsize=small, rotation=90, parse_math=False)
+            mask.set_yticks(range(size), labels, fontsize=small, parse_math=False)
         mask.grid(visible=True, which="minor", color="white", linewidth=0.5)
         mask.tick_params(which="minor", length=0)
         ticks = [2**power for power in range(size.bit_length())]
@@ -191,7 +205,18 @@ def _opacity(lines: list[Places]) -> Float[np.ndarray, " links"]:
     return np.clip(10 / np.asarray(others), 0.015, 0.9)
 
 
-def _draw_nodes(axis: Axes, graph: Graph, reached: Float[np.ndarray, " N"], norm: LogNorm) -> None:
+def _label(name: str) -> str:
+    """A name as it is drawn: short, and of letters that the font has."""
+    font = get_font(findfont(FontProperties()))
+    text = "".join(
+        letter if font.get_char_index(ord(letter)) else ascii(letter)[1:-1] for letter in printable(name)
+    )
+    return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
+
+
+def _draw_nodes(
+    axis: Axes, graph: Graph, reached: Float[np.ndarray, " N"], norm: LogNorm, labels: Sequence[str]
+) -> None:
     places, curve = layout(graph)
     size = len(places)
     middle = (places.max(axis=0) + places.min(axis=0)) / 2
@@ -212,6 +237,12 @@ def _draw_nodes(axis: Axes, graph: Graph, reached: Float[np.ndarray, " N"], norm
         places[:, 0], places[:, 1], s=diameter**2, c=reached, cmap=NODES, norm=norm, zorder=3,
         edgecolors="white", linewidths=min(0.8, diameter / 10),
     )  # fmt: skip
+    for place, label in zip(places, labels, strict=False):
+        axis.annotate(
+            label, place, (0, diameter / 2 + 1), textcoords="offset points", ha="center", va="bottom",
+            fontsize=7, color=INK, zorder=4, parse_math=False,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+        )  # fmt: skip
     if curve == "over":
         axis.text(
             middle[0], -0.08 * half, "messages go to the right", ha="center", va="top", fontsize=9,

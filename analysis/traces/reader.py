@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from analysis.errors import UnreadableError, printable, shown
 from analysis.resources import available_memory
+from analysis.traces.nodes import numbered, unpacked, with_names
 from analysis.traces.schema import (
     IN_PARTS,
     SCHEMA_VERSION,
@@ -92,6 +93,32 @@ class Run:
         """round, seconds: the one table that differs from engine to engine; the round is `timing["round"]`,
         never `timing.round`."""
         return self._table("timing")
+
+    @cached_property
+    def nodes(self) -> pd.DataFrame:
+        """position, name, and the attributes of the nodes of a graph that was handed in or read from a file.
+
+        Where the graph is of a family, and in runs that are older than this table, a name is its position.
+        """
+        try:
+            if self.manifest.get("nodes") is None:
+                return numbered(self.manifest["experiment"].get("task", {}).get("tokens"))
+            return unpacked(self._table("nodes"))
+        except UnreadableError:
+            raise
+        except ValueError as failure:
+            raise UnreadableError(f"{self.folder}: who stands where is damaged ({failure})") from None
+
+    def named(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A copy of a frame of this run with the names of its positions: `sender_name`, `position_name`.
+
+        Args:
+            frame: with a column sender, receiver or position; the names behind it are categories.
+
+        Raises:
+            ValueError: if the frame has no such column, or positions that the run has not.
+        """
+        return with_names(frame, self.nodes)
 
     def _table(self, name: str) -> pd.DataFrame:
         digests = self.manifest.get("tables", {})

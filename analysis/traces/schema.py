@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # the second added the table of nodes
 
 MESSAGES = pa.schema(
     {
@@ -50,6 +50,8 @@ ROUNDS = pa.schema(
 )
 TIMING = pa.schema({"round": pa.int64(), "seconds": pa.float64()})
 GRAPH = pa.schema({"receiver": pa.int32(), "sender": pa.int32(), "weight": pa.int64()})
+# The attributes of a node are one object of JSON: they have any name, and at each node a type of their own.
+NODES = pa.schema({"position": pa.int32(), "name": pa.string(), "attributes": pa.string()})
 SCHEMAS: dict[str, pa.Schema] = {
     "messages": MESSAGES,
     "workspaces": WORKSPACES,
@@ -57,6 +59,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "rounds": ROUNDS,
     "timing": TIMING,
     "graph": GRAPH,
+    "nodes": NODES,
 }
 IN_PARTS = ("messages", "workspaces", "prompts")  # a file for each batch of prompts and round
 

@@ -109,7 +109,8 @@ def draw_graph(built: Built, out: Path) -> Path:
     caption += f"{built.experiment.graph.mixing} weights; "
     caption += f"colour: N_eff after {rounds} round{'s' if rounds > 1 else ''} of averaging"
     try:
-        figure = graph_figure(built.graph, mixing, caption, rounds)
+        names = built.nodes.names if built.nodes else ()
+        figure = graph_figure(built.graph, mixing, caption, rounds, names)
     except ValueError as failure:
         raise UsageError("--figure", mixing.tokens, str(failure)) from None
     return write_figure(figure, new_folder(out, f"graph-{built.experiment.identity()}"), "graph")

@@ -70,8 +70,10 @@ def resume(
     start, stop = manifest["prompts"]
     batches = Batches(range(start, stop), manifest["batch"], weights_digest(learned))
     began = manifest.get("handed_in", {})
+    nodes = built.nodes.digest() if built.nodes else None
     for name, noun, given, first in (
         ("graph", "graph", built.mixing.digest().hex(), manifest["mixing"]),
+        ("graph", "names and attributes of nodes", nodes, manifest.get("nodes")),
         ("learned", "weights", batches.weights, manifest["weights"]),
         ("prior", "prior", built.handed_in.get("prior"), began.get("prior")),
         ("policy", "policy", built.handed_in.get("policy"), began.get("policy")),

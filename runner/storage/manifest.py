@@ -75,6 +75,7 @@ def write_manifest(
         "experiment": built.experiment.model_dump(mode="json"),
         "identity": built.experiment.identity(),
         "mixing": built.mixing.digest().hex(),
+        "nodes": built.nodes.digest() if built.nodes else None,
         "prompts": [batches.prompts.start, batches.prompts.stop],
         "batch": batches.batch,
         "weights": batches.weights,

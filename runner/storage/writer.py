@@ -5,6 +5,7 @@ is complete: a run that was stopped is readable up to its last complete round. T
 is complete holds the digests of its tables. All tables but `timing` hold the same bits on every engine.
 """
 
+import json
 import shutil
 from itertools import product
 from pathlib import Path
@@ -21,6 +22,7 @@ from runner.errors import UsageError
 from runner.storage.files import check_folder, write_table
 from runner.storage.manifest import Batches, write_manifest
 from topology.mixing import Mixing
+from topology.nodes import Nodes
 
 SAMPLED_PROMPTS = 16  # prompts that trace = "sampled" keeps of all
 
@@ -76,8 +78,12 @@ class TraceWriter:
         self._bits = built.channel.bits_per_message(built.policy.codes) // built.channel.channels
         self._digests: dict[str, TableDigest] = {}
         self.manifest("running")
-        if not built.mixing.is_shared and built.experiment.run.trace != "none":
+        if built.experiment.run.trace == "none":
+            return
+        if not built.mixing.is_shared:
             self._write("graph", folder / "graph.parquet", _graph(built.mixing))
+        if built.nodes is not None:
+            self._write("nodes", folder / "nodes.parquet", _nodes(built.nodes))
 
     def manifest(self, status: str) -> None:
         """State what was run, and how far it came."""
@@ -197,3 +203,9 @@ def _graph(mixing: Mixing) -> dict[str, Any]:
     """Who hears whom with which weight; a token hears itself too."""
     weights = mixing.weights.tocoo()
     return {"receiver": weights.row, "sender": weights.col, "weight": weights.data}
+
+
+def _nodes(nodes: Nodes) -> dict[str, Any]:
+    """Who stands at which position."""
+    attributes = [json.dumps(attributes) for attributes in nodes.attributes]
+    return {"position": np.arange(len(nodes.names)), "name": nodes.names, "attributes": attributes}

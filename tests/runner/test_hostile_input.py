@@ -534,7 +534,7 @@ MANIFESTS = {
     "schema as truth": (b'{"schema": true}', "no manifest"),
     "schema nan": (b'{"schema": NaN}', "no manifest"),
     "schema too old": (b'{"schema": 0}', "no manifest"),
-    "schema too new": (b'{"schema": 2}', "upgrade"),
+    "schema too new": (b'{"schema": 99}', "upgrade"),
     "of another digest": (b'{"schema": 1, "digest": "0"}', "was changed"),
 }
 
