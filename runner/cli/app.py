@@ -23,7 +23,17 @@ from runner.cli.console import (
     run_answer,
 )
 from runner.cli.exit import exit_codes
-from runner.cli.options import AddressOption, Call, EngineOption, JsonOption, on_a_file, playing
+from runner.cli.options import (
+    AddressOption,
+    Call,
+    EngineOption,
+    JsonOption,
+    RayFolderOption,
+    on_a_file,
+    playing,
+)
+from runner.config.experiment import Experiment
+from runner.engines import EngineOptions, prepare_ray
 from runner.engines.local import LocalEngine
 from runner.progress import Progress
 from runner.simulation.resume import resume as resume_run
@@ -70,15 +80,16 @@ def _options(
 
 @app.command()
 @on_a_file
-def run(call: Call, address: AddressOption = None) -> None:
+def run(call: Call, address: AddressOption = None, ray_folder: RayFolderOption = None) -> None:
     """Simulate one experiment and store its traces."""
     experiment = call.load().experiment()
     built = build(experiment)
     call.check_out(trains=built.entry.is_trained)
     check_room(experiment, call.out)
+    _check_ray(experiment, address, ray_folder)
     progress = Progress()
     built = _with_weights(built, call.out, progress)
-    with playing(experiment, address, progress) as (engine, watch):
+    with playing(experiment, address, progress, ray_folder) as (engine, watch):
         result = simulate(built, engine=engine, out=call.out, on_round=watch)
     call.answer(run_answer(result), partial(print_run, result))
 
@@ -89,15 +100,17 @@ def resume(
     as_json: JsonOption = False,
     engine_name: EngineOption = None,
     address: AddressOption = None,
+    ray_folder: RayFolderOption = None,
 ) -> None:
     """Resume a run that was stopped, on any engine; it ends with the same bits as if it had not been."""
     with answering(as_json) as answer:
         experiment, progress = read_stopped(folder)[0], Progress()
         if engine_name is not None or address is not None:
             experiment = experiment.with_values({"run.engine": engine_name or "ray"})
+        _check_ray(experiment, address, ray_folder)
         trained = POLICIES[experiment.policy.kind].is_trained
         learned = _with_weights(build(experiment), folder.parent, progress).learned if trained else None
-        with playing(experiment, address, progress) as (engine, watch):
+        with playing(experiment, address, progress, ray_folder) as (engine, watch):
             result = resume_run(folder, engine=engine, learned=learned, on_round=watch)
         answer(run_answer(result), partial(print_run, result))
 
@@ -130,12 +143,12 @@ def train(call: Call) -> None:
 
 @app.command()
 @on_a_file
-def compare(call: Call, address: AddressOption = None) -> None:
+def compare(call: Call, address: AddressOption = None, ray_folder: RayFolderOption = None) -> None:
     """Put theory, agents and transformers side by side: policies, graphs, or what a transformer lacks."""
     comparison, progress = call.load(), Progress()
     study = study_of(comparison).prepare(comparison)
     call.check_out(trains=True)
-    with closing(open_engine(comparison, address, progress)) as engine:
+    with closing(open_engine(comparison, address, progress, ray_folder)) as engine:
         findings = study(Session(engine, call.out, available_cores(), progress, name_of(call.file)))
     call.answer(findings.answer(), partial(print_findings, findings))
 
@@ -205,6 +218,12 @@ def check(
     facts = facts_of(built)
     drawn = {"figure": str(draw_graph(built, call.out))} if figure else {}
     call.answer({**facts, **drawn}, partial(print_check, facts, built.mixing, drawn.get("figure")))
+
+
+def _check_ray(experiment: Experiment, address: str | None, folder: str | None) -> None:
+    """Refuse a folder that Ray could not write to, before anything is trained."""
+    if experiment.run.engine == "ray":
+        prepare_ray(EngineOptions(address=address, folder=folder))
 
 
 def _with_weights(built: Built, out: Path, progress: Progress) -> Built:

@@ -34,6 +34,15 @@ EngineOption = Annotated[
     str | None, typer.Option("--engine", help="Where the rounds are played; by default as the run began.")
 ]
 
+RayFolderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-folder",
+        metavar="FOLDER",
+        help="Where a new Ray cluster keeps its sockets and logs; by default RAY_TMPDIR, or /tmp.",
+    ),
+]
+
 
 class Call(NamedTuple):
     """What a command on an experiment file is called with.
@@ -103,12 +112,12 @@ def on_a_file(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def playing(
-    experiment: Experiment, address: str | None, progress: Progress
+    experiment: Experiment, address: str | None, progress: Progress, folder: str | None
 ) -> Iterator[tuple[Engine, Callable[[range, int], None]]]:
     """The engine that an experiment names, and what shows how many rounds of how many prompts it played."""
     rounds = experiment.run.rounds + 1
     with (
-        closing(open_engine(experiment, address, progress)) as engine,
+        closing(open_engine(experiment, address, progress, folder)) as engine,
         progress.task("rounds", rounds * experiment.task.prompts) as advance,
     ):
         done = 0

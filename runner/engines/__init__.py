@@ -1,6 +1,7 @@
 """Where simulations are played; a new engine is a module here and an entry in `ENGINES`."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.engines.base import Engine, Outcome
@@ -18,11 +19,13 @@ class EngineOptions(NamedTuple):
         tokens_per_actor: token positions that an actor holds.
         address: of a running cluster; None for the environment's, or one of its own.
         progress: shows what takes long.
+        folder: where a cluster of its own keeps sockets and logs; None for the environment's.
     """
 
     tokens_per_actor: int = 1
     address: str | None = None
     progress: "Progress | None" = None
+    folder: str | None = None
 
 
 def _local(options: EngineOptions) -> Engine:
@@ -33,27 +36,33 @@ def _local(options: EngineOptions) -> Engine:
     return LocalEngine()
 
 
-def _ray(options: EngineOptions) -> Engine:
-    return _ray_engine(options.address)(*options)
+def prepare_ray(options: EngineOptions) -> None:
+    """Set what Ray reads from the environment when it is imported.
 
-
-def _ray_engine(address: str | None = None) -> "type[RayEngine]":
+    Raises:
+        UsageError: if the cluster cannot be joined, or one of its own could not write to its folder.
+    """
     from runner.engines.environment import prepare
 
-    prepare(address)  # before Ray is imported, which then reads it
+    prepare(options.address, options.folder)
+
+
+def _ray(options: EngineOptions) -> Engine:
+    prepare_ray(options)
     from runner.engines.ray import RayEngine
 
-    return RayEngine
+    return RayEngine(*options)
 
 
 def __getattr__(name: str) -> Any:
     """The Ray engine, loaded when it is asked for."""
     if name == "RayEngine":
-        return _ray_engine()
+        prepare_ray(EngineOptions())
+        return import_module("runner.engines.ray").RayEngine
     raise AttributeError(f"module 'runner.engines' has no attribute {name!r}")
 
 
 # What it takes to open each engine; Ray is imported only if it is wanted.
 ENGINES: dict[str, Callable[[EngineOptions], Engine]] = {"local": _local, "ray": _ray}
 
-__all__ = ["ENGINES", "Engine", "EngineOptions", "Outcome"]
+__all__ = ["ENGINES", "Engine", "EngineOptions", "Outcome", "prepare_ray"]

@@ -83,15 +83,16 @@ class Hub:
         return aggregates if len(aggregates) > 1 else aggregates[0]
 
 
-def connect(address: str | None = None) -> bool:
+def connect(address: str | None = None, folder: str | None = None) -> bool:
     """Join the named cluster, the one in RAY_ADDRESS, or start one here; true if it was started.
 
     Raises:
-        UsageError: if a cluster was named and cannot be joined; none is started in its place.
+        UsageError: if a cluster was named and cannot be joined; none is started in its place. Or if the
+            folder of one that is started here could not be written.
     """
     if ray.is_initialized():
         return False
-    found = prepare(address)
+    found = prepare(address, folder)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if found is not None:
         folders = [str(folder_of(name)) for name in PACKAGES]
@@ -182,12 +183,16 @@ class RayEngine:
     name = "ray"
 
     def __init__(
-        self, tokens_per_actor: int = 1, address: str | None = None, progress: "Progress | None" = None
+        self,
+        tokens_per_actor: int = 1,
+        address: str | None = None,
+        progress: "Progress | None" = None,
+        folder: str | None = None,
     ) -> None:
         expect_count("tokens_per_actor", tokens_per_actor)
         expect("address", address, (str, NoneType), 'that of a running Ray cluster, "host:port", or None')
         self.tokens_per_actor = tokens_per_actor
-        self._owned = connect(address)
+        self._owned = connect(address, folder)
         self._display = progress
         self.actors: list[Any] = []
         self.hub: Any = None

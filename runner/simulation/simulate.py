@@ -178,7 +178,10 @@ def opened(engine: Engine | None, experiment: Experiment) -> AbstractContextMana
 
 
 def open_engine(
-    experiment: Experiment, address: str | None = None, progress: Progress | None = None
+    experiment: Experiment,
+    address: str | None = None,
+    progress: Progress | None = None,
+    folder: str | None = None,
 ) -> Engine:
     """The engine that the experiment names.
 
@@ -186,12 +189,13 @@ def open_engine(
         experiment: its [run] table.
         address: of a running cluster.
         progress: shows what takes long.
+        folder: where a cluster that is started keeps its sockets and logs.
 
     Raises:
-        UsageError: if a cluster was named and cannot be joined.
+        UsageError: if a cluster was named and cannot be joined, or the folder of a new one cannot be written.
     """
     section = experiment.run
-    return ENGINES[section.engine](EngineOptions(section.tokens_per_actor, address, progress))
+    return ENGINES[section.engine](EngineOptions(section.tokens_per_actor, address, progress, folder))
 
 
 def play(
