@@ -26,6 +26,11 @@ def available_cores() -> int:
     return allowed
 
 
+def machine() -> tuple[int, int]:
+    """Processor cores and memory in bytes of the whole machine, whatever this process may use of them."""
+    return os.cpu_count() or 1, int(psutil.virtual_memory().total)
+
+
 def _memory_limits() -> Iterator[tuple[int, int]]:
     """Limit and usage without what the kernel would give back, of each cgroup that holds this process."""
     for folder, version in _groups("memory"):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.plots.graph import graph_figure
+from analysis.resources import available_cores, available_memory, machine
 from runner.built import Built
 from runner.errors import UsageError
 from runner.footprint import bytes_per_token_prompt
@@ -29,6 +30,7 @@ def facts_of(built: Built) -> dict[str, Any]:
     if built.entry.theory == "light cone":  # silent about the tokens that its sender has not heard of
         known = light_cones(built.graph, experiment.run.rounds)[: experiment.run.rounds].sum()
         total = int(known) * task.prompts * bits // task.tokens
+    cores, memory = machine()
     return {
         "identity": experiment.identity(),
         "tokens": task.tokens,
@@ -41,6 +43,10 @@ def facts_of(built: Built) -> dict[str, Any]:
         "message_bytes": total // 8,
         "memory_bytes_per_token_prompt": bytes_per_token_prompt(experiment),
         "trace_bytes": predicted_bytes(experiment),
+        "cores_available": available_cores(),
+        "cores_of_the_machine": cores,
+        "memory_bytes_available": available_memory(),
+        "memory_bytes_of_the_machine": memory,
     }
 
 

@@ -8,7 +8,6 @@ from runner.engines.base import Engine, Outcome
 from runner.errors import UsageError
 
 if TYPE_CHECKING:  # an actor process loads neither this nor what draws it
-    from runner.engines.ray import RayEngine
     from runner.progress import Progress
 
 

@@ -34,6 +34,9 @@ if TYPE_CHECKING:  # a token actor loads neither the progress nor networkx
 
 
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # an actor is one of many on its cores
+# Ray starts a process ahead for each core that it is told of, and no actor asks for cores: a hub and an actor
+# there always are, and more would stay idle.
+_AHEAD = 2
 _ACTOR_BYTES = 60 * 2**20  # memory of an idle actor process
 _RESTARTS = 20  # of an actor that dies: one that dies whenever it starts ends the run
 _STALLED = 180  # seconds without one more actor that is up
@@ -101,7 +104,7 @@ def connect(address: str | None = None, folder: str | None = None) -> bool:
             ray.init(address=found, runtime_env=code, **options)
         return False
     with _inherited(_ONE_THREAD), _in_order(), _told("Ray could not be started"):
-        ray.init(num_cpus=available_cores(), include_dashboard=False, **options)
+        ray.init(num_cpus=min(available_cores(), _AHEAD), include_dashboard=False, **options)
     return True
 
 
@@ -290,7 +293,9 @@ class RayEngine:
 
     def _fewer(self, count: int) -> str:
         """What would start sooner."""
-        cores = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+        cores = available_cores()
+        if not self._owned:
+            cores = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
         if count <= cores:
             return 'run.engine = "local" needs none'
         enough = -(-count * self.tokens_per_actor // cores)
