@@ -239,17 +239,28 @@ class RayEngine:
             states, sent, told = ([triple[k] for triple in triples] for k in range(3))
             reports.append(told)
         del states, sent, aggregates
-        yield from _collect(reports, spoken, (0, system.channel.channels, len(prompts)))
+        run = self._runs
+        try:
+            yield from _collect(reports, spoken, (0, system.channel.channels, len(prompts)))
+        except Exception:
+            raise
+        except BaseException:  # rounds that nobody waits for are in flight: the next run would wait for them
+            if run == self._runs:
+                self._end_actors()
+            raise
 
     def close(self) -> None:
         """End the actors, and the cluster if it was started here."""
+        self._end_actors()
+        if self._owned:
+            ray.shutdown()
+            self._owned = False
+
+    def _end_actors(self) -> None:
         with suppress(ray.exceptions.RayError):  # of a cluster that is gone
             for actor in [*self.actors, *([self.hub] if self.hub else [])]:
                 ray.kill(actor)
         self.actors, self.hub = [], None
-        if self._owned:
-            ray.shutdown()
-            self._owned = False
 
     def _ready(self, count: int) -> list[Any]:
         """At least `count` actors that run this very code."""

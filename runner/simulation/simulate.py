@@ -1,6 +1,6 @@
 """Run one experiment on an engine: batches of prompts, rounds, records, the risk."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,14 +257,17 @@ def _play_batch(
     wanted = observer is not None or (writer is not None and bool(traced_prompts(built.experiment, batch)))
     power = built.prior.power()
     outcomes = engine.play(built.system, built.mixing, batch, detail=wanted, messages=wanted)
-    for outcome in _sound(outcomes, "policy" in built.handed_in):
-        risk = totals.add(outcome, outcome.report.error / power)
-        if writer:
-            writer.round(totals.batches, batch, outcome, risk)
-        if observer:
-            observer(batch, outcome)
-        if on_round:
-            on_round(batch, outcome.round)
+    with (
+        closing(outcomes) if isinstance(outcomes, Generator) else nullcontext()
+    ):  # not when Python gets to it
+        for outcome in _sound(outcomes, "policy" in built.handed_in):
+            risk = totals.add(outcome, outcome.report.error / power)
+            if writer:
+                writer.round(totals.batches, batch, outcome, risk)
+            if observer:
+                observer(batch, outcome)
+            if on_round:
+                on_round(batch, outcome.round)
 
 
 def _sound(outcomes: Iterator[Outcome], own_policy: bool) -> Iterator[Outcome]:
