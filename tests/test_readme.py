@@ -78,8 +78,8 @@ def test_the_experiment_file_shows_all_keys_with_their_defaults() -> None:
 
 def test_every_command_is_listed() -> None:
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]
-    assert set(re.findall(r"`tokenfield (\w+) (?:FILE|RUN)`", README)) == commands
-    assert set(re.findall(r"^tokenfield (\w+) +(?:FILE|RUN)", RUNNER, re.MULTILINE)) == commands
+    assert set(re.findall(r"`tokenfield (\w+)(?: FILE| RUN)?` \|", README)) == commands
+    assert set(re.findall(r"^tokenfield (\w+) +(?:FILE|RUN|#)", RUNNER, re.MULTILINE)) == commands
 
 
 def test_what_the_pages_point_to_exists() -> None:

@@ -1,27 +1,17 @@
-"""The command line: tokenfield run | resume | train | compare | theory | vectors | compile | check."""
+"""The command line: tokenfield run | resume | train | compare | theory | vectors | compile | check | schema.
+
+A shell that completes a word loads this module: what a command needs it loads when it is called.
+"""
 
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 import agents
-from agents.policies import POLICIES
-from analysis.resources import available_cores
-from runner.built import Built, build
-from runner.cli.console import (
-    answering,
-    finite,
-    print_check,
-    print_findings,
-    print_forecast,
-    print_run,
-    print_trained,
-    run_answer,
-)
 from runner.cli.exit import exit_codes
 from runner.cli.options import (
     AddressOption,
@@ -29,19 +19,15 @@ from runner.cli.options import (
     EngineOption,
     JsonOption,
     RayFolderOption,
+    RunArgument,
     on_a_file,
     playing,
 )
-from runner.config.experiment import Experiment
-from runner.engines import EngineOptions, prepare_ray
-from runner.engines.local import LocalEngine
-from runner.progress import Progress
-from runner.simulation.resume import resume as resume_run
-from runner.simulation.simulate import open_engine, simulate
-from runner.storage.files import name_of
-from runner.storage.manifest import read_stopped
-from runner.storage.writer import check_room
-from runner.studies import Session, study_of
+
+if TYPE_CHECKING:
+    from runner.built import Built
+    from runner.config.experiment import Experiment
+    from runner.progress import Progress
 
 
 class _Commands(TyperGroup):
@@ -56,7 +42,6 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="tokenfield",
     cls=_Commands,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="A deep transformer as token positions that infer a latent variable together by bounded messages.",
@@ -82,6 +67,12 @@ def _options(
 @on_a_file
 def run(call: Call, address: AddressOption = None, ray_folder: RayFolderOption = None) -> None:
     """Simulate one experiment and store its traces."""
+    from runner.built import build
+    from runner.cli.console import print_run, run_answer
+    from runner.progress import Progress
+    from runner.simulation.simulate import simulate
+    from runner.storage.writer import check_room
+
     experiment = call.load().experiment()
     built = build(experiment)
     call.check_out(trains=built.entry.is_trained)
@@ -96,13 +87,20 @@ def run(call: Call, address: AddressOption = None, ray_folder: RayFolderOption =
 
 @app.command()
 def resume(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that was stopped.")],
+    folder: RunArgument,
     as_json: JsonOption = False,
     engine_name: EngineOption = None,
     address: AddressOption = None,
     ray_folder: RayFolderOption = None,
 ) -> None:
     """Resume a run that was stopped, on any engine; it ends with the same bits as if it had not been."""
+    from agents.policies import POLICIES
+    from runner.built import build
+    from runner.cli.console import answering, print_run, run_answer
+    from runner.progress import Progress
+    from runner.simulation.resume import resume as resume_run
+    from runner.storage.manifest import read_stopped
+
     with answering(as_json) as answer:
         experiment, progress = read_stopped(folder)[0], Progress()
         if engine_name is not None or address is not None:
@@ -119,9 +117,13 @@ def resume(
 @on_a_file
 def train(call: Call) -> None:
     """Train the transformer of an experiment; its depth is run.rounds."""
+    from runner.built import build
+
     built = build(call.load("policy.kind=learned").experiment())
     call.check_out(trains=True)
     from analysis.statistics import mean_over_prompts
+    from runner.cli.console import finite, print_trained
+    from runner.progress import Progress
     from runner.training import train as train_model
     from runner.training.evaluation import forward_on_prompts, prompt_risk
 
@@ -145,6 +147,13 @@ def train(call: Call) -> None:
 @on_a_file
 def compare(call: Call, address: AddressOption = None, ray_folder: RayFolderOption = None) -> None:
     """Put theory, agents and transformers side by side: policies, graphs, or what a transformer lacks."""
+    from analysis.resources import available_cores
+    from runner.cli.console import print_findings
+    from runner.progress import Progress
+    from runner.simulation.simulate import open_engine
+    from runner.storage.files import name_of
+    from runner.studies import Session, study_of
+
     comparison, progress = call.load(), Progress()
     study = study_of(comparison).prepare(comparison)
     call.check_out(trains=True)
@@ -163,6 +172,9 @@ def theory(
     figure: Annotated[bool, typer.Option("--figure", help="Draw how depth follows from structure.")] = False,
 ) -> None:
     """Predict risk, limits and optimum without running an agent."""
+    from runner.built import build
+    from runner.cli.console import print_forecast
+
     built = build(call.load().experiment())
     if figure:
         call.check_out()
@@ -170,6 +182,7 @@ def theory(
 
     found, paths = forecast(built, precision), []
     if figure:
+        from runner.progress import Progress
         from runner.studies.structure import draw_figures
 
         paths = draw_figures(built.experiment, call.out, max(2, precision // 10), Progress())
@@ -181,7 +194,14 @@ def theory(
 @on_a_file
 def vectors(call: Call) -> None:
     """Examine a trained transformer: what each layer knows, asks, and passes on if it is changed."""
+    from runner.built import build
+
     built = build(call.load("policy.kind=learned").experiment())
+    from runner.cli.console import print_findings
+    from runner.engines.local import LocalEngine
+    from runner.progress import Progress
+    from runner.storage.files import name_of
+    from runner.studies import Session
     from runner.studies.function_vectors import prepare
 
     study = prepare(built)
@@ -194,7 +214,14 @@ def vectors(call: Call) -> None:
 @on_a_file
 def compile_command(call: Call) -> None:
     """Write an adaptive agent into the weights of a transformer, without training, and run both."""
+    from runner.built import build
+
     built = build(call.load().experiment())
+    from runner.cli.console import print_findings
+    from runner.engines.local import LocalEngine
+    from runner.progress import Progress
+    from runner.storage.files import name_of
+    from runner.studies import Session
     from runner.studies.compiled import prepare
 
     study = prepare(built)
@@ -210,9 +237,12 @@ def check(
     figure: Annotated[bool, typer.Option("--figure", help="Draw the graph as a picture too.")] = False,
 ) -> None:
     """Check an experiment, draw its graph and predict its size, without running it."""
+    from runner.built import build
+
     built = build(call.load().experiment())
     if figure:
         call.check_out()
+    from runner.cli.console import print_check
     from runner.cli.describe import draw_graph, facts_of
 
     facts = facts_of(built)
@@ -220,13 +250,25 @@ def check(
     call.answer({**facts, **drawn}, partial(print_check, facts, built.mixing, drawn.get("figure")))
 
 
-def _check_ray(experiment: Experiment, address: str | None, folder: str | None) -> None:
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of experiment files, by which editors complete and check them."""
+    import json
+
+    from runner.config.json_schema import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+def _check_ray(experiment: "Experiment", address: str | None, folder: str | None) -> None:
     """Refuse a folder that Ray could not write to, before anything is trained."""
     if experiment.run.engine == "ray":
+        from runner.engines import EngineOptions, prepare_ray
+
         prepare_ray(EngineOptions(address=address, folder=folder))
 
 
-def _with_weights(built: Built, out: Path, progress: Progress) -> Built:
+def _with_weights(built: "Built", out: Path, progress: "Progress") -> "Built":
     """With the weights of a learned policy, trained if none are kept; torch is imported only here."""
     if not built.entry.is_trained:
         return built

@@ -3,30 +3,52 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import wraps
-from importlib.resources import files
 from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from runner.cli.console import Answer, answering
-from runner.config.experiment import Experiment, assignments, load
-from runner.config.studies import Comparison
-from runner.engines import Engine
+from runner.cli.completion import complete_file, complete_folder, complete_setting
+from runner.config.files import presets
 from runner.errors import UsageError, nearest
-from runner.progress import Progress
-from runner.simulation.simulate import open_engine
-from runner.storage.files import check_folder
 
-FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Experiment file (TOML) or preset.")]
+if TYPE_CHECKING:  # a shell that completes a word waits for this module
+    from runner.cli.console import Answer
+    from runner.config.experiment import Experiment
+    from runner.config.studies import Comparison
+    from runner.engines import Engine
+    from runner.progress import Progress
+
+FileArgument = Annotated[
+    str,
+    typer.Argument(metavar="FILE", help="Experiment file (TOML) or preset.", autocompletion=complete_file),
+]
+RunArgument = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="Folder of a run that was stopped.", autocompletion=complete_folder),
+]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key; may be repeated.",
+        autocompletion=complete_setting,
+    ),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")
 ]
-OutOption = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where runs and weights are kept.")]
+OutOption = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="FOLDER",
+        help="Where runs and weights are kept.",
+        autocompletion=complete_folder,
+    ),
+]
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="Ray cluster to join; by default RAY_ADDRESS, or a new one.")
 ]
@@ -40,6 +62,7 @@ RayFolderOption = Annotated[
         "--ray-folder",
         metavar="FOLDER",
         help="Where a new Ray cluster keeps its sockets and logs; by default RAY_TMPDIR, or /tmp.",
+        autocompletion=complete_folder,
     ),
 ]
 
@@ -57,24 +80,23 @@ class Call(NamedTuple):
     file: str
     settings: list[str]
     out: Path
-    answer: Answer
+    answer: "Answer"
 
-    def load(self, *more: str) -> Comparison:
+    def load(self, *more: str) -> "Comparison":
         """Read the file, or the preset of that name, with the overrides and some more."""
-        presets = {
-            path.name.removesuffix(".toml"): path
-            for path in files("runner.config").joinpath("presets").iterdir()
-        }
-        path = Path(self.file)
+        from runner.config.experiment import assignments, load
+        from runner.config.studies import Comparison
+
+        path, known = Path(self.file), presets()
         try:
             exists = path.exists()
         except (OSError, ValueError):  # a name that no file can have
             exists = False
-        if not exists and self.file in presets:
-            path = Path(str(presets[self.file]))
+        if not exists and self.file in known:
+            path = known[self.file]
         elif not exists:
-            possible = f"the path of an experiment file, or a preset: {', '.join(sorted(presets))}"
-            raise UsageError("FILE", self.file, possible, nearest(self.file, presets))
+            possible = f"the path of an experiment file, or a preset: {', '.join(sorted(known))}"
+            raise UsageError("FILE", self.file, possible, nearest(self.file, known))
         return load(Comparison, path, assignments([*self.settings, *more]))
 
     def check_out(self, trains: bool = False) -> None:
@@ -86,6 +108,8 @@ class Call(NamedTuple):
         Raises:
             UsageError: saying why it cannot be written.
         """
+        from runner.storage.files import check_folder
+
         check_folder(self.out, "--out")
         if trains:
             check_folder(self.out / "weights", "--out")
@@ -101,6 +125,8 @@ def on_a_file(command: Callable[..., None]) -> Callable[..., None]:
         out: OutOption = Path("runs"),
         **own: Any,
     ) -> None:
+        from runner.cli.console import answering
+
         with answering(as_json) as answer:
             command(Call(file, settings or [], out, answer), **own)
 
@@ -112,9 +138,11 @@ def on_a_file(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def playing(
-    experiment: Experiment, address: str | None, progress: Progress, folder: str | None
-) -> Iterator[tuple[Engine, Callable[[range, int], None]]]:
+    experiment: "Experiment", address: str | None, progress: "Progress", folder: str | None
+) -> Iterator[tuple["Engine", Callable[[range, int], None]]]:
     """The engine that an experiment names, and what shows how many rounds of how many prompts it played."""
+    from runner.simulation.simulate import open_engine
+
     rounds = experiment.run.rounds + 1
     with (
         closing(open_engine(experiment, address, progress, folder)) as engine,

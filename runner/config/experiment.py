@@ -21,9 +21,14 @@ from topology.families import FAMILIES
 
 
 class Section(BaseModel):
-    """A table of an experiment file: frozen, strict, no unknown keys, no NaN."""
+    """A table of an experiment file: frozen, strict, no unknown keys, no NaN.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    What is written below a key describes it in the JSON schema.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 Model = TypeVar("Model", bound="Experiment")
@@ -33,31 +38,45 @@ class PriorSection(Section):
     """[prior]: what the latent task is drawn from."""
 
     kind: Annotated[str, entry_of(PRIORS)] = "tree"
+    """The law that the latent task is drawn from."""
     levels: int = Field(3, ge=1, le=12)
+    """Scales of the tree, D."""
     branching: int = Field(2, ge=2, le=64)
+    """Children of each node of the tree."""
     decay: float = Field(0.8, gt=0, le=10)
+    """Ratio of the amplitudes of consecutive levels, rho."""
     directions: Literal["orthonormal", "random"] = "orthonormal"
     jitter: float = Field(0.0, ge=0, lt=1)
+    """Share of E|w|^2 in a Gaussian around the leaves."""
     dim: int = Field(7, ge=1, le=4096)
+    """Dimension of inputs and task, d."""
 
 
 class TaskSection(Section):
     """[task]: the in-context regression prompts."""
 
     tokens: int = Field(32, ge=1, le=2**20)
+    """Token positions, N."""
     label_noise: float = Field(0.1, ge=0, le=1e3)
+    """Standard deviation of the noise of labels, sigma."""
     prompts: int = Field(2000, ge=1, le=2**31)
+    """Prompts that are simulated."""
 
 
 class GraphSection(Section):
     """[graph]: who hears whom."""
 
     kind: Annotated[str, entry_of(FAMILIES, "file")] = "complete"
+    """The family of the graph, or "file"."""
     degree: int = Field(4, ge=1, le=2**20)
+    """Neighbours of a token: of ring, small_world, random_regular, erdos_renyi, tree."""
     rewire: float = Field(0.2, ge=0, le=1)
+    """Share of edges that are rewired at random: of small_world."""
     window: int | None = Field(None, ge=1, le=2**20)
+    """Tokens back that a causal token hears; all by default."""
     seed: int = Field(0, ge=0, lt=2**32)
     path: str | None = None
+    """A GraphML or edge-list file, also as .gz or .bz2: of kind "file"."""
     mixing: Literal["uniform", "metropolis"] = "uniform"
 
 
@@ -65,9 +84,13 @@ class ChannelSection(Section):
     """[channel]: the bound on a message."""
 
     channels: int = Field(1, ge=1, le=256)
+    """Scalars in a message, K."""
     bits: int = Field(24, ge=1, le=48)
+    """Bits of a scalar, b."""
     clip: float = Field(8.0, gt=0, le=1e6)
+    """Largest absolute value of a scalar, c."""
     noise: float = Field(0.0, ge=0, le=1e3)
+    """Standard deviation of the transmitter's noise, tau."""
 
 
 Turn = Annotated[int, Ge(1), Le(64)]
@@ -81,14 +104,22 @@ class PolicySection(Section):
     """[policy]: what a token asks and how it believes."""
 
     kind: Annotated[str, entry_of(POLICIES)] = "adaptive"
+    """What a token asks, and how it believes."""
     control_variate: bool = True
     order: Literal["auto", "widest", "level", "codes", "pooled"] = "auto"
+    """Of adaptive: widest or level; of static: codes or pooled; auto: what theory finds better, or codes."""
     belief: Literal["exact", "joint", "independent"] = "exact"
-    repeats: Fraction | Literal["auto"] = "auto"  # weight of a repeated answer: 0 counts the first alone
+    """Law of a field: exact, or Gaussian with rounds joint or independent."""
+    repeats: Fraction | Literal["auto"] = "auto"
+    """Weight of a repeated answer: 0 counts the first alone."""
     own_example: bool = False
+    """The estimate, not the messages, uses the token's own example."""
     rounds_per_scale: Turn | Turns | Literal["auto"] = "auto"
-    step: float | None = Field(None, gt=0, le=100)  # by default it follows from what a token hears
-    options: dict[str, bool | int | float | str] = {}  # keys of a policy that another package registers
+    """Of gossip: T, a list of T for each question, or what theory finds best."""
+    step: float | None = Field(None, gt=0, le=100)
+    """Of gradient; by default it follows from what a token hears."""
+    options: dict[str, bool | int | float | str] = {}
+    """Keys of a policy that another package registers."""
 
 
 class TransformerSection(Section):
@@ -99,12 +130,17 @@ class TransformerSection(Section):
     feedforward: bool = True
     adaptive_queries: bool = True
     looped: bool = False
-    steps: int | None = Field(None, ge=1, le=10**7)  # by default it grows with depth
-    effort: float = Field(1.0, gt=0, le=1000)  # times the default number of steps
-    batch: int | None = Field(None, ge=1, le=2**20)  # by default as many workspaces in each step
+    steps: int | None = Field(None, ge=1, le=10**7)
+    """Of training; by default their number grows with depth."""
+    effort: float = Field(1.0, gt=0, le=1000)
+    """Times the default number of steps."""
+    batch: int | None = Field(None, ge=1, le=2**20)
+    """Prompts in a step of training; by default as many workspaces in each step."""
     learning_rate: float = Field(1e-2, gt=0, le=1)
-    sampling: Literal["auto", "tokens", "statistics"] = "auto"  # statistics where they are exact
-    patience: int = Field(0, ge=0, le=10**6)  # reports without progress until training stops; 0 never
+    sampling: Literal["auto", "tokens", "statistics"] = "auto"
+    """What training draws: auto draws statistics where they are exact, and tokens elsewhere."""
+    patience: int = Field(0, ge=0, le=10**6)
+    """Reports without progress until training stops; 0 never."""
     seed: int = Field(0, ge=0, lt=2**63)
 
 
@@ -112,9 +148,12 @@ class RunSection(Section):
     """[run]: how far and where. Engine, actor size, batch and trace change no result."""
 
     rounds: int = Field(4, ge=0, le=64)
+    """Rounds of messages, the depth L."""
     engine: Annotated[str, entry_of(ENGINES)] = "local"
     tokens_per_actor: int = Field(1, ge=1, le=2**20)
-    batch: int | None = Field(None, ge=1, le=2**31)  # prompts at a time; by default as many as memory holds
+    """Token positions that a Ray actor holds."""
+    batch: int | None = Field(None, ge=1, le=2**31)
+    """Prompts at a time; by default as many as memory holds."""
     seed: int = Field(0, ge=0, lt=2**63)
     trace: Literal["none", "rounds", "sampled", "full"] = "rounds"
 

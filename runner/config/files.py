@@ -12,6 +12,16 @@ _MOST_BYTES = 2**16
 _LONGEST_LINE = 4096
 
 
+def presets() -> dict[str, Path]:
+    """The experiment files that come with tokenfield, by name.
+
+    Example:
+        >>> sorted(presets())
+        ['ablations', 'causal', 'demo', 'locality']
+    """
+    return {path.stem: path for path in Path(__file__).with_name("presets").glob("*.toml")}
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file.
 

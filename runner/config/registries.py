@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, GetJsonSchemaHandler
 
 from agents.policies import POLICIES
 from agents.prior import PRIORS
@@ -53,6 +53,10 @@ class OneOf(AfterValidator):
     """
 
     names: Callable[[], Iterable[str]]
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """In a JSON schema it is an enumeration."""
+        return {**handler(schema), "enum": list(self.names())}
 
 
 def one_of(names: Callable[[], Iterable[str]]) -> OneOf:

@@ -131,8 +131,10 @@ class CausalSection(Section):
         (8, 16, 32, 64), strict=False, min_length=1
     )
     policies: tuple[PolicyName, ...] = Field(("adaptive", "adaptive widest", "static codes"), strict=False)
-    own_example: bool = True  # beside adaptive agents the same with the token's own example in the estimate
-    examined: int = Field(2_000, ge=40, le=10**6)  # prompts; half of them fit the probes
+    own_example: bool = True
+    """Beside adaptive agents the same with the token's own example in the estimate."""
+    examined: int = Field(2_000, ge=40, le=10**6)
+    """Prompts that are examined; half of them fit the probes."""
     theory_samples: int = Field(5_000, ge=2, le=10**8)
 
 
