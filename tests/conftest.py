@@ -79,7 +79,7 @@ def ray_engine() -> Iterator["RayEngine"]:
     """One cluster for all tests; its actors are kept from one test to the next."""
     from runner.engines.environment import prepare
 
-    prepare(None)
+    prepare()
     from runner.engines.ray import RayEngine
 
     engine = RayEngine()

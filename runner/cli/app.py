@@ -77,7 +77,7 @@ def run(call: Call, address: AddressOption = None, ray_folder: RayFolderOption =
     built = build(experiment)
     call.check_out(trains=built.entry.is_trained)
     check_room(experiment, call.out)
-    _check_ray(experiment, address, ray_folder)
+    _check_engine(experiment, address, ray_folder)
     progress = Progress()
     built = _with_weights(built, call.out, progress)
     with playing(experiment, address, progress, ray_folder) as (engine, watch):
@@ -105,7 +105,7 @@ def resume(
         experiment, progress = read_stopped(folder)[0], Progress()
         if engine_name is not None or address is not None:
             experiment = experiment.with_values({"run.engine": engine_name or "ray"})
-        _check_ray(experiment, address, ray_folder)
+        _check_engine(experiment, address, ray_folder)
         trained = POLICIES[experiment.policy.kind].is_trained
         learned = _with_weights(build(experiment), folder.parent, progress).learned if trained else None
         with playing(experiment, address, progress, ray_folder) as (engine, watch):
@@ -260,12 +260,13 @@ def schema() -> None:
     print(json.dumps(json_schema(), indent=2))
 
 
-def _check_ray(experiment: "Experiment", address: str | None, folder: str | None) -> None:
-    """Refuse a folder that Ray could not write to, before anything is trained."""
-    if experiment.run.engine == "ray":
-        from runner.engines import EngineOptions, prepare_ray
+def _check_engine(experiment: "Experiment", address: str | None, folder: str | None) -> None:
+    """Refuse a cluster that cannot be joined, or a folder that Ray cannot write to, before anything is trained."""
+    from runner.engines import EngineOptions, check_local, prepare_ray
 
-        prepare_ray(EngineOptions(address=address, folder=folder))
+    checks = {"ray": prepare_ray, "local": check_local}
+    if experiment.run.engine in checks:
+        checks[experiment.run.engine](EngineOptions(address=address, folder=folder))
 
 
 def _with_weights(built: "Built", out: Path, progress: "Progress") -> "Built":

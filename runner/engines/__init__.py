@@ -27,9 +27,18 @@ class EngineOptions(NamedTuple):
     folder: str | None = None
 
 
-def _local(options: EngineOptions) -> Engine:
+def check_local(options: EngineOptions) -> None:
+    """Refuse what the engine in process would silently not do.
+
+    Raises:
+        UsageError: if a cluster was named.
+    """
     if options.address is not None:
         raise UsageError("--address", options.address, 'left out, or run.engine = "ray"; it is "local"')
+
+
+def _local(options: EngineOptions) -> Engine:
+    check_local(options)
     from runner.engines.local import LocalEngine
 
     return LocalEngine()

@@ -100,10 +100,10 @@ def connect(address: str | None = None, folder: str | None = None) -> bool:
     if found is not None:
         folders = [str(folder_of(name)) for name in PACKAGES]
         code = {"py_modules": folders, "env_vars": _ONE_THREAD}
-        with _in_order(), _told("the cluster could not be joined"):
+        with _in_order("the cluster could not be joined"):
             ray.init(address=found, runtime_env=code, **options)
         return False
-    with _inherited(_ONE_THREAD), _in_order(), _told("Ray could not be started"):
+    with _inherited(_ONE_THREAD), _in_order("Ray could not be started"):
         ray.init(num_cpus=min(available_cores(), _AHEAD), include_dashboard=False, **options)
     return True
 
@@ -151,10 +151,13 @@ def _inherited(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _in_order() -> Iterator[None]:
+def _in_order(what: str) -> Iterator[None]:
     """Leave nothing half started behind, and keep what this process does on SIGTERM.
 
     Ray sets a handler that ends the process in the middle of whatever it does.
+
+    Raises:
+        RunError: saying what failed, whatever Ray raised.
     """
     before = signal.getsignal(signal.SIGTERM)
 
@@ -169,6 +172,8 @@ def _in_order() -> Iterator[None]:
         restore()
         if isinstance(failure, SystemExit):  # from Ray's handler, which was there already
             signal.raise_signal(signal.SIGTERM)
+        if isinstance(failure, Exception):
+            raise RunError(f"{what}: {failure}") from failure
         raise
     restore()
 

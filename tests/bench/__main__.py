@@ -20,7 +20,7 @@ from runner.engines.environment import prepare
 from runner.engines.local import LocalEngine
 from tests.bench import belief, training
 
-prepare(None)
+prepare()
 
 import ray  # noqa: E402  (reads its environment when imported)
 

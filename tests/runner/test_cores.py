@@ -13,7 +13,7 @@ SMALL = ["--set=task.tokens=3", "--set=task.prompts=5", "--set=run.rounds=1", "-
 _IDLE = """
 import psutil, time
 from runner.engines.environment import prepare
-prepare(joining=False)
+prepare()
 from runner.engines import ray
 ray.available_cores = lambda: {cores}
 engine = ray.RayEngine()
