@@ -261,7 +261,7 @@ def schema() -> None:
 
 
 def _check_engine(experiment: "Experiment", address: str | None, folder: str | None) -> None:
-    """Refuse a cluster that cannot be joined, or a folder that Ray cannot write to, before anything is trained."""
+    """Refuse a cluster that cannot be joined, or a folder of Ray that cannot be written, before training."""
     from runner.engines import EngineOptions, check_local, prepare_ray
 
     checks = {"ray": prepare_ray, "local": check_local}
