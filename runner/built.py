@@ -34,6 +34,7 @@ from runner.validate import (
     validate_learned,
     validate_policy,
     validate_prior,
+    validate_trace,
 )
 from topology.families import FAMILIES, Family, Graph
 from topology.io import read_named, relabelled
@@ -286,6 +287,7 @@ def build(
         (32, 7, 7)
     """
     validate_experiment(experiment)
+    validate_trace(experiment)
     check_prior(experiment)
     check_memory(experiment)
     if policy is None:

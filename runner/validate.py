@@ -29,6 +29,26 @@ def validate_experiment(experiment: object) -> None:
     parse(type(experiment), experiment.model_dump(warnings=False))
 
 
+def validate_trace(experiment: Experiment) -> None:
+    """Refuse to keep what there is not.
+
+    Raises:
+        UsageError: naming the keys.
+    """
+    sizes = {
+        "rounds": experiment.run.rounds + 1,
+        "positions": experiment.task.tokens,
+        "prompts": experiment.task.prompts,
+    }
+    errors = [
+        UsageError(f"trace.{noun}", max(kept), f"{noun} from 0 to {size - 1}")
+        for noun, size in sizes.items()
+        if (kept := getattr(experiment.trace, noun)) and max(kept) >= size
+    ]
+    if errors:
+        raise UsageError.of(errors)
+
+
 def validate_graph(graph: object) -> None:
     """Refuse what is no graph of networkx, or has no node.
 

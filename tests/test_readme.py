@@ -68,6 +68,7 @@ def test_the_experiment_file_shows_all_keys_with_their_defaults() -> None:
         "transformer.steps",
         "transformer.batch",
         "run.batch",
+        *(f"trace.{key}" for key in ("rounds", "positions", "prompts", "columns")),
     ]
     for table, key in (name.split(".") for name in optional):
         assert defaults[table].pop(key) is None

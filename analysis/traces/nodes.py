@@ -27,7 +27,7 @@ def numbered(tokens: Any) -> pd.DataFrame:
     """
     if type(tokens) is not int or not 0 < tokens <= _MOST_TOKENS:
         raise ValueError(f"task.tokens = {shown(tokens)}")
-    positions = np.arange(tokens, dtype=np.int32)
+    positions = np.arange(tokens, dtype=np.int64)
     return pd.DataFrame({"position": positions, "name": positions.astype(str)})
 
 

@@ -18,6 +18,7 @@ from analysis.resources import available_memory
 from analysis.traces.nodes import numbered, unpacked, with_names
 from analysis.traces.schema import (
     IN_PARTS,
+    KEYS,
     SCHEMA_VERSION,
     SCHEMAS,
     TableDigest,
@@ -129,6 +130,9 @@ class Run:
                 f'"{self.experiment.run.trace}"'
                 + ("" if self.is_complete else ", and was stopped before its end")
             )
+        kept = self.manifest["experiment"].get("trace", {}).get("columns")
+        if name in KEYS and isinstance(kept, list):
+            return table.loc[:, [column for column in table if column in KEYS[name] or column in kept]]
         return table
 
 

@@ -61,6 +61,11 @@ SCHEMAS: dict[str, pa.Schema] = {
     "graph": GRAPH,
     "nodes": NODES,
 }
+# The columns that say which message or workspace a row is; of the others a run may keep some.
+KEYS = {
+    "messages": ("round", "sender", "prompt", "channel"),
+    "workspaces": ("round", "position", "prompt"),
+}
 IN_PARTS = ("messages", "workspaces", "prompts")  # a file for each batch of prompts and round
 
 _PART = re.compile(r"batch-(\d{5,})-round-(\d{3})\.parquet")

@@ -158,6 +158,29 @@ class RunSection(Section):
     trace: Literal["none", "rounds", "sampled", "full"] = "rounds"
 
 
+Index = Annotated[int, Ge(0)]
+Indices = Annotated[tuple[Index, ...], Strict(False), MinLen(1)]
+Column = Literal[
+    "code", "value", "wire", "clipped", "bits", "error", "effective", "estimate", "correct", "entropy"
+]
+Columns = Annotated[tuple[Column, ...], Strict(False)]
+
+
+class TraceSection(Section):
+    """[trace]: which messages and workspaces are kept, of those of run.trace; it changes no result."""
+
+    every: int = Field(1, ge=1, le=64)
+    """Keep each so many rounds, from round 0."""
+    rounds: Indices | None = None
+    """Rounds that are kept, in place of every."""
+    positions: Indices | None = None
+    """Token positions whose workspaces, and the messages that they send, are kept."""
+    prompts: Indices | None = None
+    """Prompts that are kept, in place of those that run.trace samples."""
+    columns: Columns | None = None
+    """Columns that are kept beside those that say which message or workspace it is."""
+
+
 class Experiment(Section):
     """Everything that determines a simulation.
 
@@ -177,6 +200,7 @@ class Experiment(Section):
     policy: PolicySection = PolicySection()
     transformer: TransformerSection = TransformerSection()
     run: RunSection = RunSection()
+    trace: TraceSection = TraceSection()
 
     @model_validator(mode="wrap")
     @classmethod
@@ -224,6 +248,7 @@ class Experiment(Section):
         """
         bare = {"run": {"engine", "tokens_per_actor", "batch", "trace"}}
         content = self.model_dump(mode="json", exclude=bare)
+        del content["trace"]
         if not POLICIES[self.policy.kind].is_trained:
             del content["transformer"]
         if not content["policy"]["options"]:

@@ -24,7 +24,7 @@ from runner.simulation.accumulator import Totals, forget
 from runner.simulation.interruption import explained
 from runner.storage.files import check_name, new_folder
 from runner.storage.manifest import Batches, weights_digest
-from runner.storage.writer import TraceWriter, check_room, traced_prompts
+from runner.storage.writer import TraceWriter, check_room
 from runner.validate import (
     validate_called,
     validate_engine,
@@ -254,7 +254,7 @@ def _play_batch(
     observer: Observer | None,
     on_round: Callable[[range, int], None] | None,
 ) -> None:
-    wanted = observer is not None or (writer is not None and bool(traced_prompts(built.experiment, batch)))
+    wanted = observer is not None or (writer is not None and writer.stores(batch))
     power = built.prior.power()
     outcomes = engine.play(built.system, built.mixing, batch, detail=wanted, messages=wanted)
     with (

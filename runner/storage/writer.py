@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Bool
 
-from analysis.traces.schema import IN_PARTS, SCHEMAS, TableDigest, part_name
+from analysis.traces.schema import IN_PARTS, KEYS, SCHEMAS, TableDigest, part_name
 from runner.built import Built
 from runner.config.experiment import Experiment
 from runner.engines.base import Outcome
@@ -31,11 +32,13 @@ def predicted_bytes(experiment: Experiment) -> int:
     """Size of the trace in bytes, before compression."""
     if experiment.run.trace == "none":
         return 0
-    rows = experiment.task.tokens * len(traced_prompts(experiment, range(experiment.task.prompts)))
-    rounds = experiment.run.rounds
-    message = 30 * experiment.channels
-    workspace = 34 + 8 * experiment.prior.dim + 9 * experiment.prior.levels
-    return rows * (rounds * message + (rounds + 1) * workspace) + 22 * (rounds + 1) * experiment.task.prompts
+    rounds, tokens = experiment.run.rounds, experiment.task.tokens
+    prompts = np.count_nonzero(traced_prompts(experiment, range(experiment.task.prompts)))
+    rows = prompts * (tokens if experiment.trace.positions is None else len(set(experiment.trace.positions)))
+    kept = [index for index in range(rounds + 1) if _keeps_round(experiment, index)]
+    message = 30 * experiment.channels * len([index for index in kept if index])
+    workspace = (34 + 8 * experiment.prior.dim + 9 * experiment.prior.levels) * len(kept)
+    return int(rows * (message + workspace) + 22 * (rounds + 1) * experiment.task.prompts)
 
 
 def check_room(experiment: Experiment, folder: Path) -> None:
@@ -55,10 +58,19 @@ def check_room(experiment: Experiment, folder: Path) -> None:
         raise UsageError("run.trace", experiment.run.trace, possible, advice)
 
 
-def traced_prompts(experiment: Experiment, prompts: range) -> range:
-    """The prompts of a batch whose messages and workspaces are stored."""
-    kept = {"none": 0, "rounds": 0, "sampled": SAMPLED_PROMPTS, "full": prompts.stop}[experiment.run.trace]
-    return range(prompts.start, max(prompts.start, min(prompts.stop, kept)))
+def traced_prompts(experiment: Experiment, prompts: range) -> Bool[np.ndarray, " B"]:
+    """Which prompts of a batch have their messages and workspaces stored."""
+    indices, named = np.array(prompts), experiment.trace.prompts
+    if experiment.run.trace in ("none", "rounds"):
+        return np.zeros(len(prompts), dtype=bool)
+    if named is not None:
+        return np.isin(indices, named)
+    return indices < (SAMPLED_PROMPTS if experiment.run.trace == "sampled" else prompts.stop)
+
+
+def _keeps_round(experiment: Experiment, index: int) -> bool:
+    rounds, every = experiment.trace.rounds, experiment.trace.every
+    return index % every == 0 if rounds is None else index in rounds
 
 
 class TraceWriter:
@@ -101,13 +113,23 @@ class TraceWriter:
                 "clipped": outcome.clipped.sum(axis=(0, 1)),
             }
         }
-        kept = traced_prompts(self._experiment, prompts)
-        if kept and outcome.sent is not None:
-            tables["messages"] = self._messages(outcome, kept)
-        if kept and outcome.report.detail is not None:
-            tables["workspaces"] = _workspaces(outcome, kept)
+        kept = self._kept(prompts, outcome.round)
+        stored = self.stores(prompts)
+        if stored and outcome.sent is not None:
+            tables["messages"] = self._messages(outcome, kept, prompts.start)
+        if stored and outcome.report.detail is not None:
+            tables["workspaces"] = _workspaces(outcome, kept, prompts.start)
         for name, columns in tables.items():
             self._write(name, self.folder / name / part_name(batch, outcome.round), columns)
+
+    def stores(self, prompts: range) -> bool:
+        """Whether messages and workspaces of a batch are stored.
+
+        Where prompts are named, a batch without any has an empty part: readers find none missing.
+        """
+        named = self._experiment.trace.prompts is not None
+        some = self._experiment.run.trace in ("sampled", "full")
+        return some and (named or bool(traced_prompts(self._experiment, prompts).any()))
 
     def finish(
         self,
@@ -153,46 +175,62 @@ class TraceWriter:
                     self._digests.setdefault(table, TableDigest()).add(path)
 
     def _write(self, name: str, path: Path, columns: dict[str, Any]) -> None:
-        write_table(path, pa.table(columns, schema=SCHEMAS[name]))
+        schema, kept = SCHEMAS[name], self._experiment.trace.columns
+        if kept is not None and name in KEYS:  # the others are there without a value, which takes no room
+            rows = len(columns["round"])
+            dropped = set(columns) - set(KEYS[name]) - set(kept)
+            columns = columns | {column: pa.nulls(rows, schema.field(column).type) for column in dropped}
+        write_table(path, pa.table(columns, schema=schema))
         self._digests.setdefault(name, TableDigest()).add(path)
 
-    def _messages(self, outcome: Outcome, kept: range) -> dict[str, Any]:
-        sent, count = outcome.sent, len(kept)
+    def _kept(self, prompts: range, index: int) -> Bool[np.ndarray, "N B"]:
+        """Which messages and workspaces of a round are stored."""
+        kept = np.zeros((self._built.mixing.tokens, len(prompts)), dtype=bool)
+        if _keeps_round(self._experiment, index):
+            positions = self._experiment.trace.positions
+            kept[slice(None) if positions is None else list(positions)] = traced_prompts(
+                self._experiment, prompts
+            )
+        return kept
+
+    def _messages(self, outcome: Outcome, kept: Bool[np.ndarray, "N B"], first: int) -> dict[str, Any]:
+        sent = outcome.sent
         assert sent is not None
-        codes, wire = sent.codes[:, :, :count], sent.wire[:, :, :count].astype(np.int64)
-        spoken = np.ones(codes.shape, dtype=bool) if sent.spoken is None else sent.spoken[:, :, :count]
+        spoken = np.broadcast_to(kept[:, None], sent.codes.shape)
+        if sent.spoken is not None:
+            spoken = spoken & sent.spoken
         sender, channel, prompt = np.nonzero(spoken)
+        wire = sent.wire[spoken].astype(np.int64)
         return {
             "round": np.full(len(sender), outcome.round),
             "sender": sender,
-            "prompt": prompt + kept.start,
+            "prompt": prompt + first,
             "channel": channel,
-            "code": codes[spoken],
-            "value": wire[spoken] * self._channel.step - self._channel.clip,
-            "wire": wire[spoken],
-            "clipped": outcome.clipped[:, :, :count][spoken],
+            "code": sent.codes[spoken],
+            "value": wire * self._channel.step - self._channel.clip,
+            "wire": wire,
+            "clipped": outcome.clipped[spoken],
             "bits": np.full(len(sender), self._bits),
         }
 
 
-def _workspaces(outcome: Outcome, kept: range) -> dict[str, Any]:
-    detail, count = outcome.report.detail, len(kept)
+def _workspaces(outcome: Outcome, kept: Bool[np.ndarray, "N B"], first: int) -> dict[str, Any]:
+    detail, report = outcome.report.detail, outcome.report
     assert detail is not None
-    error = outcome.report.error[:, :count]
-    position, prompt = (axis.ravel() for axis in np.indices(error.shape))
-    effective = outcome.report.effective[:, :count] if outcome.round else np.zeros(error.shape)
+    position, prompt = np.nonzero(kept)
+    effective = report.effective[kept] if outcome.round else np.zeros(len(position))
 
     def rows(values: np.ndarray) -> pa.Array:
-        flat = np.moveaxis(values[..., :count], 1, 2)
-        offsets = np.arange(error.size + 1, dtype=np.int32) * flat.shape[2]
+        flat = np.moveaxis(values, 1, 2)[kept]
+        offsets = np.arange(len(flat) + 1, dtype=np.int32) * flat.shape[1]
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.ravel()))
 
     return {
-        "round": np.full(error.size, outcome.round),
+        "round": np.full(len(position), outcome.round),
         "position": position,
-        "prompt": prompt + kept.start,
-        "error": error.ravel(),
-        "effective": effective.ravel(),
+        "prompt": prompt + first,
+        "error": report.error[kept],
+        "effective": effective,
         "estimate": rows(detail.estimate),
         "correct": rows(detail.correct),
         "entropy": rows(detail.entropy),

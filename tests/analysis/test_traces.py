@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.traces.reader import open_run
-from analysis.traces.schema import SCHEMAS
+from analysis.traces.schema import KEYS, SCHEMAS
 from runner.config.experiment import Experiment
 from runner.engines.base import Outcome
 from runner.errors import UnreadableError, UsageError
@@ -42,6 +42,67 @@ def test_a_trace_holds_what_its_level_says(level: str, prompts: int, tmp_path: P
     assert len(run.messages) == prompts * 6 * 2
     assert len(run.workspaces) == prompts * 6 * 3
     assert set(run.messages["prompt"]) == set(range(prompts))
+
+
+SELECTIONS: list[dict[str, object]] = [
+    {"trace.every": 2},
+    {"trace.rounds": [1]},
+    {"trace.positions": [4, 1]},
+    {"trace.prompts": [41, 0, 7], "run.batch": 20},
+    {"trace.prompts": [50], "run.trace": "sampled", "run.batch": 20},
+    {"trace.columns": ["wire", "error"]},
+    {"trace.columns": []},
+    {
+        "trace.rounds": [2],
+        "trace.positions": [0],
+        "trace.prompts": [3],
+        "trace.columns": ["bits", "estimate"],
+    },
+]
+
+
+@pytest.mark.parametrize("selection", SELECTIONS, ids=str)
+def test_a_selection_keeps_those_rows_and_columns_of_the_full_trace(
+    selection: dict[str, object], tmp_path: Path
+) -> None:
+    full = SMALL.with_values({"run.trace": "full"})
+    some = full.with_values(selection)
+    whole, part = (
+        open_run(simulate(one, out=tmp_path / str(one is full)).folder or "") for one in (full, some)
+    )
+    assert some.identity() == full.identity()
+    keep = some.trace
+    for table, place in (("messages", "sender"), ("workspaces", "position")):
+        expected = getattr(whole, table)
+        rounds = keep.rounds if keep.rounds is not None else range(0, 3, keep.every)
+        expected = expected[expected["round"].isin(rounds)]
+        if keep.positions is not None:
+            expected = expected[expected[place].isin(keep.positions)]
+        if keep.prompts is not None:
+            expected = expected[expected["prompt"].isin(keep.prompts)]
+        if keep.columns is not None:
+            expected = expected[[*KEYS[table], *(name for name in expected if name in keep.columns)]]
+        order = ["prompt", *(key for key in KEYS[table] if key != "prompt")]
+        left, right = (
+            frame.sort_values(order).reset_index(drop=True) for frame in (getattr(part, table), expected)
+        )
+        assert len(left) or keep.columns == [] or not len(right)
+        pd.testing.assert_frame_equal(left, right)
+    np.testing.assert_array_equal(whole.prompts["risk"].sort_values(), part.prompts["risk"].sort_values())
+    assert predicted_bytes(some) <= predicted_bytes(full)
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [{"trace.rounds": [3]}, {"trace.positions": [0, 6]}, {"trace.prompts": [60]}, {"trace.columns": ["w"]},
+     {"trace.every": 0}, {"trace.positions": []}, {"trace.rounds": [-1]}],
+    ids=str,
+)  # fmt: skip
+def test_a_selection_of_what_there_is_not_is_refused(selection: dict[str, object], tmp_path: Path) -> None:
+    (key,) = selection
+    with pytest.raises(UsageError, match=key.replace(".", r"\.")):
+        simulate(SMALL.with_values(selection), out=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_messages_state_value_wire_and_clip_consistently(tmp_path: Path) -> None:
