@@ -6,7 +6,6 @@ Here is checked what no single key can tell: combinations that cannot run are re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.channel import Channel
@@ -19,34 +18,38 @@ from agents.policies.bayesian import Bayesian
 from agents.policies.gossip import Gossip
 from agents.policies.learned import Learned
 from agents.policies.static import Static
-from agents.prior import PRIORS, Prior
+from agents.prior import Prior
 from agents.step import System
-from analysis.resources import available_memory
 from analysis.theory.plan import Order, Plan, hear_all, plan
 from analysis.theory.schedule import best_rounds_per_scale
 from analysis.theory.setting import Scenario, Setting
 from runner.config.experiment import Experiment
 from runner.errors import UsageError, expect
-from runner.footprint import check_memory, prior_options
+from runner.footprint import check_memory
+from runner.parts import (
+    channel_of,
+    check_policy,
+    check_prior,
+    codebook_of,
+    family_of,
+    graph_of,
+    mixing_and_nodes,
+    prior_of,
+)
 from runner.validate import (
     validate_experiment,
-    validate_graph,
     validate_learned,
     validate_policy,
     validate_prior,
     validate_trace,
 )
-from topology.families import FAMILIES, Family, Graph
-from topology.io import read_named, relabelled
+from topology.families import Graph
 from topology.metrics import Reach, closed_reach
-from topology.mixing import Mixing, mixing_of, weigh
-from topology.nodes import Nodes, nodes_of
+from topology.mixing import Mixing
+from topology.nodes import Nodes
 
 if TYPE_CHECKING:
     import networkx as nx
-
-_LARGEST_MIXTURE = 4096
-_MOST_CHANNELS = 2**15 - 1  # codes are stored as 16-bit integers
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,16 +90,14 @@ class Built:
     @cached_property
     def graph(self) -> Graph:
         """Who hears whom as a networkx graph on 0..N-1; of a complete one N^2 edges are made."""
-        return _graph_of(self.experiment)[0] if self._graph is None else self._graph
+        return graph_of(self.experiment)[0] if self._graph is None else self._graph
 
     @property
     def closed_reach(self) -> Reach | None:
         """Diameter, gap and mixing time in closed form; None without one, or with a graph handed in."""
         section = self.experiment.graph
         return (
-            None
-            if self.own_graph
-            else closed_reach(section.kind, _family_of(self.experiment), section.mixing)
+            None if self.own_graph else closed_reach(section.kind, family_of(self.experiment), section.mixing)
         )
 
     @cached_property
@@ -291,7 +292,7 @@ def build(
     check_prior(experiment)
     check_memory(experiment)
     if policy is None:
-        _check_policy(experiment)
+        check_policy(experiment)
     if like is not None:
         expect("like", like, Built, "what build gave before, or None")
     if prior is not None:
@@ -307,16 +308,16 @@ def build(
         prior = (
             like.prior
             if like and "prior" not in like.handed_in and _same_prior(like.experiment, experiment)
-            else _prior_of(experiment)
+            else prior_of(experiment)
         )
-    channel = _channel_of(experiment, policy)
-    codebook = _codebook_of(experiment, prior) if policy is None else None
+    channel = channel_of(experiment, policy)
+    codebook = codebook_of(experiment, prior) if policy is None else None
     own_graph = graph is not None
     known = like and own_graph == like.own_graph and (graph is None or graph is like._graph)
     if like and known and _same_graph(like.experiment, experiment):
         mixing, made, nodes = like.mixing, like._graph, like.nodes
     else:
-        mixing, made, nodes = _mixing_of(experiment, graph)
+        mixing, made, nodes = mixing_and_nodes(experiment, graph)
         if like and known and own_graph:  # which is on positions already, and keeps its names
             nodes = like.nodes
     _check_bits(experiment, mixing)
@@ -328,159 +329,12 @@ def build(
     )
 
 
-def check_prior(experiment: Experiment) -> None:
-    """Refuse a prior that is too large, or that does not fit into its space.
-
-    Raises:
-        UsageError: naming the key, what was given, what is possible.
-    """
-    section, options = experiment.prior, prior_options(experiment)
-    entry = PRIORS[section.kind]
-    leaves = max(entry.atoms(options), entry.leaves(options))
-    if leaves > _LARGEST_MIXTURE:
-        possible = f"branching ** levels up to {_LARGEST_MIXTURE} leaves, this is {leaves}"
-        raise UsageError("prior.levels", section.levels, possible)
-    needed = entry.least_dim(options)
-    if section.dim < needed:
-        possible = (
-            f"{needed} or more for orthonormal directions with levels = {section.levels} and "
-            f"branching = {section.branching}"
-        )
-        advice = 'Raise prior.dim, or set prior.directions = "random"'
-        raise UsageError("prior.dim", section.dim, possible, advice)
-
-
-def _check_policy(experiment: Experiment) -> None:
-    """Refuse keys of [policy] that its kind would not read; weights read none.
-
-    Raises:
-        UsageError: naming the key, what was given, what is possible.
-    """
-    section = experiment.policy
-    entry = POLICIES[section.kind]
-    if entry.is_trained:  # of agents beside it
-        return
-    if section.order not in ("auto", *entry.orders):
-        known = " | ".join(f'"{order}"' for order in ("auto", *entry.orders))
-        raise UsageError("policy.order", section.order, f"{known} with policy {section.kind}")
-    if section.own_example and not entry.believes:
-        raise UsageError(
-            "policy.own_example", True, f"false with policy {section.kind}, which holds no belief"
-        )
-    if section.repeats != "auto" and not (entry.believes and section.belief == "exact"):
-        possible = '"auto" but for a belief from the exact law: policy.belief = "exact"'
-        raise UsageError("policy.repeats", section.repeats, possible)
-
-
-def _prior_of(experiment: Experiment) -> Prior:
-    section = experiment.prior
-    try:
-        prior = PRIORS[section.kind].build(prior_options(experiment))
-    except ValueError as failure:
-        raise UsageError("prior.kind", section.kind, f"another choice of its keys; {failure}") from None
-    if prior.dim != section.dim:
-        raise UsageError("prior.dim", section.dim, f"{prior.dim}, that of the prior {section.kind}")
-    return prior
-
-
 def _same_prior(one: Experiment, other: Experiment) -> bool:
     return one.prior == other.prior and one.run.seed == other.run.seed
 
 
 def _same_graph(one: Experiment, other: Experiment) -> bool:
     return one.graph == other.graph and one.task.tokens == other.task.tokens
-
-
-def _channel_of(experiment: Experiment, policy: Policy[Any] | None) -> Channel:
-    """The channel of [channel], with as many scalars as the policy needs.
-
-    Raises:
-        UsageError: where the policy says how many numbers a message has, and the file says otherwise.
-    """
-    section, kind = experiment.channel, experiment.policy.kind
-    needed = section.channels if policy is not None else experiment.channels
-    if section.channels not in (1, needed):
-        possible = f"left out with policy {kind}, whose messages have {needed} numbers"
-        raise UsageError("channel.channels", section.channels, possible)
-    if needed > _MOST_CHANNELS:
-        most = _MOST_CHANNELS // (experiment.prior.dim + 1)
-        possible = f"up to {most:,} with policy {kind}, whose messages name each number of each token"
-        raise UsageError("task.tokens", experiment.task.tokens, possible)
-    return Channel(needed, section.bits, section.clip, section.noise)
-
-
-def _codebook_of(experiment: Experiment, prior: Prior) -> Codebook | None:
-    """The directions that the policy asks about.
-
-    Raises:
-        UsageError: if a message has more channels than there are codes.
-    """
-    section = experiment.policy
-    make = POLICIES[section.kind].codebook
-    if make is None:
-        return None
-    book = make(prior, PolicyOptions(order=section.order, options=section.options))
-    if experiment.channel.channels > len(book):
-        possible = f"1 to {len(book)}, the number of codes of this policy"
-        raise UsageError("channel.channels", experiment.channel.channels, possible)
-    return book
-
-
-def _graph_of(experiment: Experiment) -> tuple[Graph, Nodes | None]:
-    """The locality graph of [graph], and what its file calls the nodes.
-
-    Raises:
-        UsageError: if the family has no such graph, or the file holds another number of tokens.
-    """
-    section, tokens, nodes = experiment.graph, experiment.task.tokens, None
-    try:
-        if section.kind != "file":
-            graph = FAMILIES[section.kind](_family_of(experiment))
-        elif section.path is None:
-            raise UsageError("graph.path", None, 'the path of a graph, for kind = "file"')
-        else:
-            named = read_named(Path(section.path), available_memory())
-            graph, nodes = relabelled(named), nodes_of(named)
-    except (OSError, ValueError) as failure:
-        if section.kind == "file":
-            possible = f"a .graphml file, or one with two names a line; {failure}"
-            raise UsageError("graph.path", section.path, possible) from None
-        raise UsageError("graph.degree", section.degree, str(failure)) from None
-    if graph.number_of_nodes() != tokens:
-        where = section.path if section.kind == "file" else f"a graph of the family {section.kind}"
-        possible = f"{graph.number_of_nodes()}, the number of nodes in {where}"
-        raise UsageError("task.tokens", tokens, possible)
-    return graph, nodes
-
-
-def _family_of(experiment: Experiment) -> Family:
-    section = experiment.graph
-    return Family(experiment.task.tokens, section.degree, section.rewire, section.window, section.seed)
-
-
-def _mixing_of(
-    experiment: Experiment, graph: "nx.Graph[Any] | None"
-) -> tuple[Mixing, Graph | None, Nodes | None]:
-    """The integer mixing weights, the graph that they were made from, if one was made, and its named nodes.
-
-    Raises:
-        UsageError: if there is no such graph.
-    """
-    section, tokens = experiment.graph, experiment.task.tokens
-    if graph is None:
-        if section.kind in ("complete", "causal"):  # have weights without N^2 edges one by one
-            return mixing_of(section.kind, _family_of(experiment), section.mixing), None, None
-        made, nodes = _graph_of(experiment)
-        return weigh(made, section.mixing), made, nodes
-    validate_graph(graph)
-    if graph.number_of_nodes() != tokens:
-        possible = f"{graph.number_of_nodes()}, the number of nodes of the graph"
-        raise UsageError("task.tokens", tokens, possible)
-    try:
-        made, nodes = relabelled(graph), nodes_of(graph)
-    except ValueError as failure:
-        raise UsageError("graph", graph, f"a graph of plain edges; {failure}") from None
-    return weigh(made, section.mixing), made, nodes
 
 
 def _check_bits(experiment: Experiment, mixing: Mixing) -> None:
