@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jaxtyping import Integer
 
-import runner.built
+import runner.parts
 from agents.inference.gaussian import GaussianBelief
 from agents.policies import POLICIES
 from agents.policies.base import PolicyEntry
@@ -71,7 +71,7 @@ def ladder(family: Family) -> Graph:
 def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often a graph and its weights are made."""
     counts = {"graphs": 0, "weights": 0}
-    ring, weigh = FAMILIES["ring"], runner.built.weigh
+    ring, weigh = FAMILIES["ring"], runner.parts.weigh
 
     def counted_ring(family: Family) -> Graph:
         counts["graphs"] += 1
@@ -82,7 +82,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return weigh(graph, weights)
 
     monkeypatch.setitem(FAMILIES, "ring", counted_ring)
-    monkeypatch.setattr(runner.built, "weigh", counted_weigh)
+    monkeypatch.setattr(runner.parts, "weigh", counted_weigh)
     return counts
 
 
