@@ -7,7 +7,7 @@ generator Philox, so that no result depends on batch size, worker count, order o
 from enum import IntEnum
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.random import Philox
 
 _WORDS = 4  # a Philox counter yields four 64-bit words
@@ -70,12 +70,32 @@ def normals(
         >>> bool(abs(draws.mean()) < 0.01 and abs(draws.var() - 1) < 0.01)
         True
     """
+    return normals_at(seed, purpose, prompts, count, np.array([position]), round)[0]
+
+
+def normals_at(
+    seed: int,
+    purpose: Purpose,
+    prompts: range,
+    count: int,
+    positions: Int[np.ndarray, " n"],
+    round: int = 0,
+) -> Float[np.ndarray, "n count B"]:
+    """The numbers of `normals` at some positions, faster than one by one.
+
+    Example:
+        >>> block = normals_at(7, Purpose.TOKEN, range(5), 3, np.array([2, 9]))
+        >>> bool((block[1] == normals(7, Purpose.TOKEN, range(5), 3, position=9)).all())
+        True
+    """
     pairs = -(-count // 2)
-    flat = uniforms(seed, purpose, prompts, 2 * pairs, position, round)
+    flat = np.empty((len(positions), 2 * pairs, len(prompts)))
+    for row, position in enumerate(positions):
+        flat[row] = uniforms(seed, purpose, prompts, 2 * pairs, int(position), round)
     # Contiguous operands: strided ones may take another code path and round differently.
-    radius = np.sqrt(-2.0 * np.log(np.ascontiguousarray(flat[0::2])))
-    angle = 2.0 * np.pi * np.ascontiguousarray(flat[1::2])
-    result = np.empty((2 * pairs, len(prompts)))
-    result[0::2] = radius * np.cos(angle)
-    result[1::2] = radius * np.sin(angle)
-    return result[:count]
+    radius = np.sqrt(-2.0 * np.log(np.ascontiguousarray(flat[:, 0::2])))
+    angle = 2.0 * np.pi * np.ascontiguousarray(flat[:, 1::2])
+    result = np.empty_like(flat)
+    result[:, 0::2] = radius * np.cos(angle)
+    result[:, 1::2] = radius * np.sin(angle)
+    return result[:, :count]

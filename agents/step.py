@@ -14,7 +14,7 @@ from agents.channel import Channel, Field
 from agents.policies.base import Policy
 from agents.prior import Latent, Prior, draw_latent
 from agents.reductions import dot, fold
-from agents.rng import Purpose, normals
+from agents.rng import Purpose, normals_at
 from agents.task import TokenView, draw_tokens
 
 
@@ -182,13 +182,12 @@ def _listen(channel: Channel, sent: Sent, aggregate: Aggregate) -> Field:
 
 def _transmitter_noise(system: System, block: Block, round: int) -> Float[np.ndarray, "n K B"]:
     channel = system.channel
-    noise = np.zeros((len(block.tokens.positions), channel.channels, len(block.prompts)))
-    if channel.noise:
-        for row, position in enumerate(block.tokens.positions):
-            noise[row] = normals(
-                system.seed, Purpose.CHANNEL, block.prompts, channel.channels, int(position), round
-            )
-    return channel.noise * noise
+    positions, prompts = block.tokens.positions, block.prompts
+    if not channel.noise:
+        return np.zeros((len(positions), channel.channels, len(prompts)))
+    return channel.noise * normals_at(
+        system.seed, Purpose.CHANNEL, prompts, channel.channels, positions, round
+    )
 
 
 def _observe(system: System, block: Block, state: Any, estimate: Float[np.ndarray, "n d B"]) -> Detail:

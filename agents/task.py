@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from agents.prior import Latent
 from agents.reductions import dot
-from agents.rng import Purpose, normals
+from agents.rng import Purpose, normals_at
 
 
 class TokenView(NamedTuple):
@@ -47,10 +47,7 @@ def draw_tokens(
         True
     """
     dim = latent.vector.shape[0]
-    inputs = np.empty((len(positions), dim, len(prompts)))
-    labels = np.empty((len(positions), len(prompts)))
-    for row, position in enumerate(positions):
-        draws = normals(seed, Purpose.TOKEN, prompts, dim + 1, position=int(position))
-        inputs[row] = draws[:dim]
-        labels[row] = dot(list(latent.vector), list(draws[:dim])) + label_noise * draws[dim]
+    draws = normals_at(seed, Purpose.TOKEN, prompts, dim + 1, positions)
+    inputs = np.ascontiguousarray(draws[:, :dim])
+    labels = dot(list(latent.vector), list(np.moveaxis(inputs, 1, 0))) + label_noise * draws[:, dim]
     return TokenView(positions, inputs, labels)

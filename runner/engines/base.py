@@ -10,6 +10,8 @@ from agents.step import Aggregate, Detail, Report, Sent, System
 if TYPE_CHECKING:  # a token actor loads no networkx
     from topology.mixing import Mixing
 
+_AGGREGATED_BYTES = 2**28  # sums for so many receivers are held at once
+
 
 class Outcome(NamedTuple):
     """What all token positions did in one round, positions in order.
@@ -78,11 +80,23 @@ def join_reports(reports: list[Report]) -> Report:
 
 
 def aggregate_blocks(mixing: "Mixing", sent: Sent, codes: int, parts: list[np.ndarray]) -> list[Aggregate]:
-    """What each block of receivers hears; a single aggregate if all hear the same."""
-    receivers = parts[:1] if mixing.is_shared else parts
-    return [
-        Aggregate(*mixing.aggregate(sent.codes, sent.wire, codes, part, sent.spoken)) for part in receivers
-    ]
+    """What each block of receivers hears; a single aggregate if all hear the same.
+
+    The messages are looked through once for many blocks: for each block anew, that would be most of a round.
+    """
+    if mixing.is_shared:
+        return [Aggregate(*mixing.aggregate(sent.codes, sent.wire, codes, parts[0], sent.spoken))]
+    at_once = max(1, _AGGREGATED_BYTES // (24 * codes * sent.wire.shape[2] * len(parts[0])))
+    found: list[Aggregate] = []
+    for first in range(0, len(parts), at_once):
+        some = parts[first : first + at_once]
+        sums = mixing.aggregate(sent.codes, sent.wire, codes, np.concatenate(some), sent.spoken)
+        ends = np.cumsum([len(part) for part in some])
+        found += [
+            Aggregate(*(rows[end - len(part) : end] for rows in sums))
+            for part, end in zip(some, ends, strict=True)
+        ]
+    return found
 
 
 def join_sent(blocks: list[Sent]) -> Sent:

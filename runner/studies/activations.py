@@ -16,7 +16,7 @@ from agents.policies.bayesian import Bayesian
 from agents.policies.intervened import Change, Intervened
 from agents.policies.learned import NORM_FLOOR, Learned
 from agents.reductions import affine, dot
-from agents.rng import Purpose, normals
+from agents.rng import Purpose, normals_at
 from agents.step import System, draw_block, step
 from agents.transformer.model import Transformer
 from runner.engines import Engine
@@ -246,7 +246,7 @@ def _arguments(system: System, mixing: Mixing, prompts: range, dtype: torch.dtyp
     positions, heads = np.arange(mixing.tokens), system.channel.channels
     tokens = draw_block(system, positions, prompts).tokens
     noise = [
-        [normals(system.seed, Purpose.CHANNEL, prompts, heads, int(i), round) for i in positions]
+        normals_at(system.seed, Purpose.CHANNEL, prompts, heads, positions, round)
         for round in range(1, system.rounds + 1)
     ]  # [L][N][K, B]
     shape = (system.rounds, mixing.tokens, heads, len(prompts))

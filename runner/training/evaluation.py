@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agents.prior import draw_latent
-from agents.rng import Purpose, normals
+from agents.rng import Purpose, normals_at
 from agents.task import draw_tokens
 from agents.transformer.model import Transformer
 from runner.built import Built
@@ -96,10 +96,7 @@ def _batches(built: Built, prompts: range, dtype: torch.dtype) -> Iterator[_Batc
         latent = draw_latent(built.prior, seed, batch)
         tokens = draw_tokens(latent, experiment.task.label_noise, seed, batch, positions)
         noise = np.stack(
-            [
-                np.stack([normals(seed, Purpose.CHANNEL, batch, heads, int(i), layer + 1) for i in positions])
-                for layer in range(layers)
-            ]
+            [normals_at(seed, Purpose.CHANNEL, batch, heads, positions, layer + 1) for layer in range(layers)]
         )  # [layers, N, K, B]
         yield _Batch(
             torch.as_tensor(latent.vector.T, dtype=dtype),

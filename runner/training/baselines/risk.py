@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float
 
 from agents.prior import draw_latent
-from agents.rng import Purpose, normals
+from agents.rng import Purpose, normals_at
 from agents.task import draw_tokens
 from runner.built import Built
 from runner.training.baselines.design import Baseline, BaselineJob, hears_of
@@ -75,8 +75,8 @@ def draw_queries(seed: int, prompts: range, count: int, dim: int) -> Float[np.nd
         >>> bool((few == many[:5, :2]).all())
         True
     """
-    drawn = [normals(seed, Purpose.TOKEN, prompts, dim, index, _FRESH) for index in range(count)]
-    return np.ascontiguousarray(np.stack(drawn).transpose(2, 0, 1))
+    drawn = normals_at(seed, Purpose.TOKEN, prompts, dim, np.arange(count), _FRESH)
+    return np.ascontiguousarray(drawn.transpose(2, 0, 1))
 
 
 def _refuse_other(trained: Trained[Baseline], built: Built) -> None:
