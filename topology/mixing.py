@@ -12,6 +12,7 @@ from scipy.sparse.linalg import matrix_power
 
 from topology.families import FAMILIES, Family, Graph
 
+_HASHED = 2**20  # entries at a time
 SCALE = 2**20  # Metropolis weights are integers that sum to this
 
 Sums = tuple[Int[np.ndarray, "rows C B"], Int[np.ndarray, "rows C B"], Int[np.ndarray, "rows C B"]]
@@ -57,9 +58,11 @@ class Mixing:
 
     def digest(self) -> bytes:
         """The same for equal weights, and for no others."""
-        parts = (self.weights.indptr, self.weights.indices, self.weights.data)
-        content = b"".join(np.asarray(part, dtype=np.int64).tobytes() for part in parts)
-        return blake2b(content, digest_size=16).digest()
+        digest = blake2b(digest_size=16)
+        for part in (self.weights.indptr, self.weights.indices, self.weights.data):
+            for first in range(0, len(part), _HASHED):  # a dense graph's indices twice would be gigabytes
+                digest.update(np.asarray(part[first : first + _HASHED], dtype=np.int64).tobytes())
+        return digest.digest()
 
     @cached_property
     def largest_row_sum(self) -> int:
@@ -84,7 +87,8 @@ class Mixing:
         """
         shares = self.shares()
         spread = shares if rounds == 1 or self.is_shared else matrix_power(shares, rounds)
-        per_row = 1.0 / spread.power(2).sum(axis=1)
+        spread.data **= 2
+        per_row = 1.0 / spread.sum(axis=1)
         return np.broadcast_to(per_row, (self.tokens,)).copy()
 
     def reach(self, rounds: int) -> Float[np.ndarray, "rounds N"]:
@@ -119,8 +123,11 @@ class Mixing:
 
     def shares(self) -> csr_array:
         """A, rows summing to 1 [N, N]; one row if shared, which is its own power."""
-        total = np.asarray(self.weights.sum(axis=1), dtype=float)
-        return csr_array(self.weights.multiply(1.0 / total[:, None]))
+        weights = self.weights
+        share = 1.0 / np.asarray(weights.sum(axis=1), dtype=float)
+        values = np.repeat(share, np.diff(weights.indptr))
+        values *= weights.data
+        return csr_array((values, weights.indices, weights.indptr), shape=weights.shape)
 
     def aggregate(
         self,
@@ -246,7 +253,12 @@ def past(tokens: int) -> Mixing:
         >>> past(3).weights.toarray().tolist()
         [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
-    return Mixing(csr_array(np.tri(tokens, dtype=np.int64)))
+    ends = np.cumsum(np.arange(tokens + 1, dtype=np.int64))
+    senders, everyone_before = np.empty(ends[-1], dtype=np.int32), np.arange(tokens, dtype=np.int32)
+    for receiver, first in enumerate(ends[:-1]):  # no matrix of N^2 entries on the way
+        senders[first : first + receiver + 1] = everyone_before[: receiver + 1]
+    entries = np.ones(ends[-1], dtype=np.int64), senders, ends.astype(np.int32) if ends[-1] < 2**31 else ends
+    return Mixing(csr_array(entries, shape=(tokens, tokens)))
 
 
 def mixing_of(kind: str, family: Family, weights: str = "uniform") -> Mixing:
