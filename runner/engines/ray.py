@@ -218,8 +218,30 @@ class RayEngine:
         """The rounds 0..L of a batch of prompts, in order."""
         parts = blocks(mixing.tokens, self.tokens_per_actor)
         actors = self._ready(len(parts))
-        heard = 1 if mixing.is_shared else len(parts)
         self._runs += 1
+        run = self._runs
+        try:
+            reports, spoken = self._submit(system, mixing, prompts, actors, parts, detail, messages)
+            yield from _collect(reports, spoken, (0, system.channel.channels, len(prompts)))
+        except Exception:
+            raise
+        except BaseException:  # rounds that nobody waits for are in flight: the next run would wait for them
+            if run == self._runs:
+                self._end_actors()
+            raise
+
+    def _submit(
+        self,
+        system: System,
+        mixing: "Mixing",
+        prompts: range,
+        actors: list[Any],
+        parts: list[np.ndarray],
+        detail: bool,
+        messages: bool,
+    ) -> tuple[list[list[Any]], list[list[Any]]]:
+        """References to the reports of all rounds, and to the messages that began them."""
+        heard = 1 if mixing.is_shared else len(parts)
         shared_system, shared_mixing = ray.put(system), ray.put(mixing)
         states: list[Any] = [None] * len(parts)
         sent: list[Any] = [None] * len(parts)
@@ -243,16 +265,7 @@ class RayEngine:
             ]
             states, sent, told = ([triple[k] for triple in triples] for k in range(3))
             reports.append(told)
-        del states, sent, aggregates
-        run = self._runs
-        try:
-            yield from _collect(reports, spoken, (0, system.channel.channels, len(prompts)))
-        except Exception:
-            raise
-        except BaseException:  # rounds that nobody waits for are in flight: the next run would wait for them
-            if run == self._runs:
-                self._end_actors()
-            raise
+        return reports, spoken
 
     def close(self) -> None:
         """End the actors, and the cluster if it was started here."""
@@ -271,27 +284,31 @@ class RayEngine:
         """At least `count` actors that run this very code."""
         if self._owned:
             self._check_room(count - len(self.actors))
-        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": _RESTARTS, "max_task_retries": -1}
         with _told("actors could not be started"):
             if self.hub is None:
-                self.hub = ray.remote(**options)(Hub).remote()
-                _check_code(ray.get(self.hub.fingerprint.remote()))
-            kind: Any = ray.remote(**options)(TokenActor)
-            fresh: list[Any] = [kind.remote() for _ in range(count - len(self.actors))]
-            try:
-                self._wait_for(fresh)
-            except BaseException:  # an interruption too: none that may not be up is kept
-                for actor in fresh:
-                    ray.kill(actor)
-                raise
-        self.actors += fresh
+                (self.hub,) = self._start(Hub, 1)
+            self.actors += self._start(TokenActor, count - len(self.actors))
         return self.actors[:count]
+
+    def _start(self, kind: type, count: int) -> list[Any]:
+        """New actors, all of them up; none if that fails or is interrupted."""
+        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": _RESTARTS, "max_task_retries": -1}
+        actor: Any = ray.remote(**options)(kind)
+        fresh = [actor.remote() for _ in range(count)]
+        try:
+            self._wait_for(fresh)
+        except BaseException:
+            for one in fresh:
+                ray.kill(one)
+            raise
+        return fresh
 
     def _wait_for(self, fresh: list[Any]) -> None:
         """Wait until actors are up, and say how many are, and what takes long."""
         pending: set[Any] = {actor.fingerprint.remote() for actor in fresh}
         count, last = len(fresh), monotonic()
-        showing = self._display.task("starting actors", count) if self._display and count else nullcontext()
+        label = "starting actors" if count > 1 else "starting an actor"
+        showing = self._display.task(label, count) if self._display and count else nullcontext()
         with showing as advance:
             while pending:
                 done, rest = ray.wait(list(pending), num_returns=1, timeout=1.0)

@@ -86,6 +86,7 @@ def test_a_kernel_that_is_restarted_runs_on_ray_again(kernel: Kernel) -> None:
     assert said(client, "print(len(risks(5)))").strip() == "5"
 
 
+@pytest.mark.slow
 def test_a_notebook_runs_from_top_to_bottom() -> None:
     cells = [SETUP, "print(risks(3) == risks(3, engine=None))"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
