@@ -149,9 +149,10 @@ class Mixing:
             spoken: which messages were sent; None if all were.
         """
         rows = np.zeros(1, dtype=np.int64) if self.is_shared else receivers
-        weights = self.weights[rows]
-        squares = weights.power(2)
+        everyone = len(rows) == self.weights.shape[0] and bool((rows == np.arange(len(rows))).all())
+        weights = self.weights if everyone else self.weights[rows]  # a copy of a dense graph may be gigabytes
         plain = bool((weights.data == 1).all())
+        squares = weights if plain else weights.power(2)
         prompts = wire.shape[2]
         total, weight, square = (np.empty((len(rows), count, prompts), dtype=np.int64) for _ in range(3))
         channels = _channels_of(codes, count)

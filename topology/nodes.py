@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -58,9 +58,9 @@ def nodes_of(graph: "nx.Graph[object]") -> Nodes:
         ('1', "'1'", "'a'")
     """
     ordered = in_order(graph)
-    names = tuple(_text(str(node)) for node in ordered)
+    names = tuple(_text(_written(node, str)) for node in ordered)
     if len(set(names)) < len(names):
-        names = tuple(_text(repr(node)) for node in ordered)
+        names = tuple(_text(_written(node, repr)) for node in ordered)
     twice, count = Counter(names).most_common(1)[0] if names else ("", 0)
     if count > 1:
         raise ValueError(f"two of its nodes are both called {twice:.40}; give each a name of its own")
@@ -70,14 +70,31 @@ def nodes_of(graph: "nx.Graph[object]") -> Nodes:
 def _rank(name: object) -> tuple[int, int, str, str, str]:
     if isinstance(name, int):
         return 0, name, "", "int", ""
-    text = str(name)
+    text = _written(name, str)
     digits = text.removeprefix("-")
     whole = digits.isascii() and digits.isdigit() and len(digits) < 4000
     return (0, int(text), "", *_kind(name)) if whole else (1, 0, text, *_kind(name))
 
 
 def _kind(name: object) -> tuple[str, str]:
-    return type(name).__qualname__, repr(name)
+    return type(name).__qualname__, _written(name, repr)
+
+
+def _written(name: object, write: Callable[[object], str]) -> str:
+    """A name as text, the same in every process: the members of a set have no order of their own.
+
+    Raises:
+        ValueError: if Python writes its address in memory.
+    """
+    if isinstance(name, frozenset):
+        return "{" + ", ".join(sorted(_written(member, repr) for member in name)) + "}"
+    if type(name) is tuple:
+        members = ", ".join(_written(member, repr) for member in name)
+        return f"({members},)" if len(name) == 1 else f"({members})"
+    if type(name).__repr__ is object.__repr__ and type(name).__str__ is object.__str__:
+        kind = type(name).__qualname__
+        raise ValueError(f"a node is an object of {kind} without a name; call it by a text or a number")
+    return write(name)
 
 
 def _plain(attributes: Mapping[Any, object]) -> dict[str, Plain]:

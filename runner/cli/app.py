@@ -104,7 +104,7 @@ def resume(
     with answering(as_json) as answer:
         experiment, progress = read_stopped(folder)[0], Progress()
         if engine_name is not None or address is not None:
-            experiment = experiment.with_values({"run.engine": engine_name or "ray"})
+            experiment = experiment.with_values({"run.engine": "ray" if engine_name is None else engine_name})
         _check_engine(experiment, address, ray_folder)
         trained = POLICIES[experiment.policy.kind].is_trained
         learned = _with_weights(build(experiment), folder.parent, progress).learned if trained else None

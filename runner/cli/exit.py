@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from runner.errors import RunError, UnreadableError, UsageError
 
@@ -30,12 +30,17 @@ def exit_codes() -> Iterator[None]:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # where a terminal lacks a letter, its code stands for it
         sys.stdout.reconfigure(errors="backslashreplace")
+    signals = _Signals()
     try:
-        with _Signals() as signals:
+        with signals:
             try:
                 yield
             finally:
                 sys.stdout.flush()  # what cannot be written is known here, not after the end
+    except SystemExit:
+        if signals.came:  # while Typer was parsing, which ends without a word
+            _end(signals, "")
+        raise
     except UsageError as failure:
         _say(*failure.lines())
         sys.exit(2)
@@ -52,8 +57,12 @@ def exit_codes() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try again to write there
         sys.exit(1)
     except KeyboardInterrupt as stop:
-        _say(f"ended by {signals.first.name}. {stop}".removesuffix(" "))
-        sys.exit(128 + signals.first)
+        _end(signals, str(stop))
+
+
+def _end(signals: "_Signals", words: str) -> NoReturn:
+    _say(f"ended by {signals.first.name}. {words}".removesuffix(" "))
+    sys.exit(128 + signals.first)
 
 
 class _Signals:
@@ -63,10 +72,11 @@ class _Signals:
 
     Attributes:
         first: the signal that came; SIGINT before any came, or where KeyboardInterrupt was raised by hand.
+        came: whether one came.
     """
 
     def __init__(self) -> None:
-        self.first, self._came = signal.SIGINT, False
+        self.first, self.came = signal.SIGINT, False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -81,9 +91,9 @@ class _Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._came:
+        if self.came:
             os._exit(128 + number)
-        self.first, self._came = signal.Signals(number), True
+        self.first, self.came = signal.Signals(number), True
         raise KeyboardInterrupt
 
 

@@ -31,10 +31,11 @@ def check_local(options: EngineOptions) -> None:
     """Refuse what the engine in process would silently not do.
 
     Raises:
-        UsageError: if a cluster was named.
+        UsageError: if a cluster, or a folder of one, was named.
     """
-    if options.address is not None:
-        raise UsageError("--address", options.address, 'left out, or run.engine = "ray"; it is "local"')
+    for key, value in {"--address": options.address, "--ray-folder": options.folder}.items():
+        if value is not None:
+            raise UsageError(key, value, 'left out, or run.engine = "ray"; it is "local"')
 
 
 def _local(options: EngineOptions) -> Engine:

@@ -68,8 +68,10 @@ def admitted(address: str) -> tuple[str, str]:
     mode = "token" if "locked" in said else "disabled"
     if mode == "token":
         if not _has_token():
+            path = os.environ.get("RAY_AUTH_TOKEN_PATH")
             possible = f"a cluster whose token is in {_TOKENS}; this one asks for a token, and none is there"
-            raise UsageError("--address", address, possible)
+            advice = f"RAY_AUTH_TOKEN_PATH = {path!r} is no file with a token" if path else ""
+            raise UsageError("--address", address, possible, advice)
         said = _asked(address, mode)
         if "locked" in said:
             possible = f"a cluster whose token is in {_TOKENS}; this one has another token"
@@ -132,5 +134,8 @@ def _asked(address: str, mode: str) -> dict[str, Any]:
 
 
 def _has_token() -> bool:
-    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(named) or (Path.home() / ".ray" / "auth_token").exists()
+    """Whether Ray would find a token: it looks in these places, and takes the first that is named."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return True
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return path.is_file() and path.stat().st_size > 0

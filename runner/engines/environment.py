@@ -30,7 +30,7 @@ def prepare(address: str | None = None, folder: str | None = None) -> str | None
     # What goes wrong is raised here and told once; Ray would print it on standard output too.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     named = address or os.environ.get("RAY_ADDRESS")
-    if named:
+    if named and named != "local":  # which asks for one of our own
         found, mode = admitted(named)
         chosen = _mode() or os.environ.setdefault("RAY_AUTH_MODE", mode).lower()
         if chosen != mode:
@@ -55,8 +55,9 @@ def use_folder(folder: str | None = None) -> None:
     Raises:
         UsageError: if it cannot be written, or is so deep that the paths of Ray's sockets are too long.
     """
-    named = "--ray-folder" if folder else "TMPDIR" if "RAY_TMPDIR" not in os.environ else "RAY_TMPDIR"
-    given = folder or os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))
+    own, other = os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR")
+    named = "--ray-folder" if folder else "RAY_TMPDIR" if own else "TMPDIR"
+    given = folder or own or other or "/tmp"
     path = Path(given).expanduser().absolute()
     most = _LONGEST_SOCKET - 1 - len(_SESSION.format(pid=os.getpid()))
     advice = "Set --ray-folder or RAY_TMPDIR to a folder of your own, for example one below your home"

@@ -12,40 +12,47 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runner.source import fingerprint
-from runner.storage.files import new_folder, storing, write_table, write_text
+from runner.storage.files import fresh_file, new_folder, storing, write_text
 
 _HOME = "cells"  # below the study's folder, until it is complete
-_CODE = "code"
+_STUDY = "study"  # by which code it was begun, with which keys
+_DIGEST_BYTES = 16
 
 
 class Cells:
     """The tables of a study, each kept as soon as it is computed; by name.
 
-    A study of the same name that other code began, that came to its end, or that another process is at, is
-    left alone: a folder of its own is made.
+    A study that other code began or that has other keys, that came to its end, or that another process is at,
+    is left alone: a folder of its own is made.
+
+    Args:
+        parent: folder below which studies lie.
+        name: first part of the name of the study's folder.
+        content: all keys that the study's tables depend on.
 
     Attributes:
         folder: of the study.
     """
 
-    def __init__(self, parent: Path, name: str) -> None:
+    def __init__(self, parent: Path, name: str, content: str) -> None:
         self._lock: IO[str] | None = None
+        self._study = f"{fingerprint()}\n{content}"
         for folder in sorted(parent.glob(f"{name}-*/{_HOME}"), reverse=True):
             if self._take(folder):
                 self.folder = folder.parent
                 return
         self.folder = new_folder(parent, name)
-        write_text(self.folder / _HOME / _CODE, fingerprint())
+        write_text(self.folder / _HOME / _STUDY, self._study)
         self._take(self.folder / _HOME)
 
     def _take(self, home: Path) -> bool:
         """Whether it is a study of this code that was stopped, and no other process is at it."""
         with suppress(OSError):
-            lock = (home / _CODE).open()
+            lock = (home / _STUDY).open(encoding="utf-8")
             with suppress(BlockingIOError):
                 # It is let go when this process ends, however it does.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if lock.read() == fingerprint():
+                if lock.read() == self._study:
                     self._lock = lock
                     return True
             lock.close()
@@ -54,9 +61,13 @@ class Cells:
     def read(self, name: str) -> pd.DataFrame | None:
         """A table that was computed; None if it was not, or its file is damaged."""
         try:
-            return pq.read_table(self._path(name)).to_pandas()
-        except (OSError, pa.ArrowException):
+            stored = self._path(name).read_bytes()
+        except OSError:
             return None
+        digest, content = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
+        if digest != _digest(content):
+            return None
+        return pq.read_table(pa.BufferReader(content)).to_pandas()
 
     def keep(self, name: str, table: pd.DataFrame) -> None:
         """Keep a table.
@@ -64,7 +75,11 @@ class Cells:
         Raises:
             RunError: if it cannot be written.
         """
-        write_table(self._path(name), pa.Table.from_pandas(table))
+        buffer = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pandas(table), buffer, compression="zstd")
+        content = buffer.getvalue().to_pybytes()
+        with fresh_file(self._path(name)) as file:
+            file.write(_digest(content) + content)
 
     def finish(self) -> None:
         """The study has come to its end: its own tables hold all of it."""
@@ -79,4 +94,8 @@ class Cells:
             self._lock = None
 
     def _path(self, name: str) -> Path:
-        return self.folder / _HOME / f"{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.parquet"
+        return self.folder / _HOME / f"{_digest(name.encode()).hex()}.table"
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()

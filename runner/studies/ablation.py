@@ -68,7 +68,7 @@ def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
     models = {key: build(comparison.ablated(*key), like=base) for key in _keys(comparison, plan)}
     for built in models.values():
         job_of(built)
-    return study(comparison.identity(), partial(_run, comparison, plan, base, models))
+    return study(comparison, partial(_run, comparison, plan, base, models))
 
 
 def _run(

@@ -55,9 +55,11 @@ class Work:
         folder: where its tables, figures and traces are.
     """
 
-    def __init__(self, session: Session, identity: str) -> None:
+    def __init__(self, session: Session, comparison: Comparison) -> None:
         self.session = session
-        self._cells = Cells(session.out, f"{session.name}-{identity}")
+        elsewhere = {"engine", "tokens_per_actor", "batch"}  # where it is played changes no number
+        content = comparison.model_dump_json(exclude={"run": elsewhere})
+        self._cells = Cells(session.out, f"{session.name}-{comparison.identity()}", content)
         self.folder = self._cells.folder
         self._failures: list[str] = []
 
@@ -73,10 +75,10 @@ class Work:
         with self.session.progress.task(step, len(items)) as advance:
             for done, (key, item) in enumerate(items.items()):
                 advance(done, note(key))
-                name = f"{step}, {note(key)}"
+                name = f"{step}, {key!r}"  # a note may round what keys tell apart
                 table = self._cells.read(name)
                 if table is None:
-                    table = self.attempt(name, partial(compute, key, item))
+                    table = self.attempt(f"{step}, {note(key)}", partial(compute, key, item))
                     if table is None:
                         continue
                     self._cells.keep(name, table)
@@ -120,14 +122,14 @@ class Work:
         return findings
 
 
-def study(identity: str, play: Callable[[Work], "Findings"]) -> Callable[[Session], "Findings"]:
-    """What runs a study, or continues it where it was stopped.
+def study(comparison: Comparison, play: Callable[[Work], "Findings"]) -> Callable[[Session], "Findings"]:
+    """What runs a study, or continues one of the same keys where it was stopped.
 
     Args:
-        identity: the same for studies with the same findings.
+        comparison: what the findings depend on.
         play: computes them.
     """
-    return lambda session: Work(session, identity).run(play)
+    return lambda session: Work(session, comparison).run(play)
 
 
 @dataclass(frozen=True, eq=False)

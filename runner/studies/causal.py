@@ -93,7 +93,7 @@ def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
     }  # fmt: skip
     for built in learned.values():
         job_of(built)
-    return study(comparison.identity(), partial(_run, comparison, plan, base, explicit, learned))
+    return study(comparison, partial(_run, comparison, plan, base, explicit, learned))
 
 
 def _run(
@@ -112,7 +112,7 @@ def _run(
     contexts, inside = pd.concat(outside, ignore_index=True), pd.concat(inner, ignore_index=True)
     prompts = f"{comparison.task.prompts:,} prompts, {plan.seeds} seeds, bars: two standard errors"
     drawn = {
-        f"context-noise-{noise:g}": risk_against_context(
+        f"context-noise-{str(noise).removesuffix('.0')}": risk_against_context(
             _over_seeds(contexts[contexts["noise"] == noise]),
             f"{parameters(explicit[noise, EXPLICIT].experiment)}; L = {comparison.run.rounds}; {prompts}",
         )

@@ -83,7 +83,7 @@ def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
     }
     for built in variants.values():
         job_of(built)
-    return study(comparison.identity(), partial(_run, comparison, pairs, variants))
+    return study(comparison, partial(_run, comparison, pairs, variants))
 
 
 def _run(

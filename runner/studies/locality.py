@@ -57,7 +57,7 @@ def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
     contexts = {policy: causal.varied(policy_values(policy)) for policy in plan.context_policies}
     if plan.transformer:
         contexts[_LEARNED] = causal.varied(of_kind("learned"))
-    return study(comparison.identity(), partial(_run, comparison, plan, base, graphs, contexts))
+    return study(comparison, partial(_run, comparison, plan, base, graphs, contexts))
 
 
 def _run(

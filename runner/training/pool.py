@@ -4,7 +4,8 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context, parent_process
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
 from threading import Thread
@@ -38,12 +39,14 @@ def train_parts(parts: Sequence[Part], train: Train, workers: int, tell: Tell) -
             found |= dict(train(part, tell))
         return [found[index] for index in range(len(found))]
     context = get_context("spawn")
-    queue: SimpleQueue[tuple[int, int, float]] = context.SimpleQueue()
-    stop = context.Event()
+    with _signals_blocked():  # the first of them starts the process that tracks them
+        queue: SimpleQueue[tuple[int, int, float]] = context.SimpleQueue()
+        stop = context.Event()
     with ProcessPoolExecutor(min(workers, len(parts)), context, _join_pool, (queue, stop)) as pool:
         try:
             waiting: set[Future[list[tuple[int, Trained[Any]]]]]
-            waiting = {pool.submit(_train_in_pool, part, train) for part in parts}
+            with _signals_blocked():
+                waiting = {pool.submit(_train_in_pool, part, train) for part in parts}
             while waiting:
                 done, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
                 while not queue.empty():
@@ -80,11 +83,26 @@ def shared_out(costs: Sequence[float], workers: int) -> list[list[int]]:
 _link: tuple["SimpleQueue[tuple[int, int, float]]", Event] | None = None  # of a process in a pool
 
 
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Let what is started meanwhile hear of no signal to its group; this process hears of it afterwards.
+
+    They come to the parent too, which says when to stop. A process that is interrupted while it is being
+    started, or loads its packages, would end in a trace.
+    """
+    ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    try:
+        resource_tracker.ensure_running()  # which lets the first two through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _join_pool(queue: "SimpleQueue[tuple[int, int, float]]", stop: Event) -> None:
     global _link
     _link = queue, stop
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # it comes to the parent too, which says when to stop
     Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -1,6 +1,9 @@
 """A run says who stands at which position: names and attributes of a graph's nodes, whatever they are."""
 
 import json
+import os
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from itertools import permutations
@@ -85,6 +88,27 @@ def test_nodes_that_cannot_be_told_apart_are_refused_before_anything_is_stored(t
     with pytest.raises(UsageError, match="both called Ann"):
         simulate(SMALL.with_values({"task.tokens": 2}), graph=nx.Graph([(Person(), Person())]), out=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+_OF_SETS = """
+import networkx as nx
+from topology.nodes import nodes_of
+graph = nx.Graph([(frozenset({"bee", "ant", "cow"}), frozenset({"dog"})), (("a", frozenset({"x", "y"})), 3)])
+print(nodes_of(graph).names)
+"""
+
+
+def test_sets_as_names_are_written_alike_in_every_process() -> None:
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", _OF_SETS],
+            env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in "12345"
+    }  # fmt: skip
+    assert len(said) == 1
+    with pytest.raises(UsageError, match="without a name"):
+        build(SMALL.with_values({"task.tokens": 2}), nx.Graph([(object(), object())]))
 
 
 def test_attributes_that_are_plain_values_come_back_as_they_were(tmp_path: Path) -> None:

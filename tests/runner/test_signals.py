@@ -112,6 +112,39 @@ def test_training_in_processes_that_hear_the_signal_too(
     assert "Traceback" not in said and "leaked" not in said
 
 
+@pytest.mark.parametrize("number", _ENDING)
+def test_processes_that_are_being_started_to_train_say_nothing(
+    number: int, start: Start, tmp_path: Path
+) -> None:
+    quick = ["--set", "compare.theory_samples=2", "--set", "run.engine=local"]
+    process = start("-m", "runner", "compare", "demo", *quick, "--out", str(tmp_path))
+    wait_for(lambda: len(psutil.Process(process.pid).children()) > 2, process)  # they load their packages
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, number)
+    assert process.wait(60) == 128 + number
+    assert all_gone(children)
+    said = (tmp_path / "said").read_text()
+    assert "Traceback" not in said and "Error" not in said
+
+
+_WHILE_PARSING = """
+import os, signal, sys, time
+from typer.core import TyperGroup
+from runner.cli import main
+def parsed(*given, **named):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+TyperGroup.make_context = parsed
+main()
+"""
+
+
+def test_a_signal_while_a_command_is_read_is_told_too(start: Start, tmp_path: Path) -> None:
+    process = start("-c", _WHILE_PARSING)
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert (tmp_path / "said").read_text() == "tokenfield: ended by SIGTERM.\n"
+
+
 def test_theory_ends_with_a_message(start: Start, tmp_path: Path) -> None:
     process = start("-m", "runner", "theory", "demo", "--precision", "100000000")
     wait_for(lambda: handles_signals(process), process)

@@ -64,15 +64,15 @@ def counted(
 def test_what_was_computed_is_not_computed_again(failure: BaseException, tmp_path: Path) -> None:
     played: list[int] = []
     with pytest.raises(type(failure), match="same command") as caught:
-        study("same", counted(played, [1, 2, 3], failure))(session(tmp_path))
+        study(SMALL, counted(played, [1, 2, 3], failure))(session(tmp_path))
     assert played == ([1, 3] if isinstance(failure, RunError) else [1])
     assert "number 2: no luck" in str(caught.value) or isinstance(failure, KeyboardInterrupt)
     (stopped,) = tmp_path.iterdir()
-    found = study("same", counted(played, [1, 2, 3]))(session(tmp_path))
+    found = study(SMALL, counted(played, [1, 2, 3]))(session(tmp_path))
     assert sorted(played) == [1, 2, 3]
     assert found.folder == stopped
     assert list(found.frames["squares"]["square"]) == [1, 4, 9]
-    again = study("same", counted(played, [1, 2, 3]))(session(tmp_path))
+    again = study(SMALL, counted(played, [1, 2, 3]))(session(tmp_path))
     assert again.folder != stopped, "a study that came to its end is not continued"
     assert len(played) == 6
 
@@ -81,27 +81,51 @@ def test_a_study_is_continued_by_one_process_at_a_time_and_by_the_same_code_only
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
-        closing(Cells(tmp_path, "study")) as first,
-        closing(Cells(tmp_path, "study")) as second,
+        closing(Cells(tmp_path, "study", "keys")) as first,
+        closing(Cells(tmp_path, "study", "keys")) as second,
     ):
         assert first.folder != second.folder
         first.close()
-        with closing(Cells(tmp_path, "study")) as third:
+        with closing(Cells(tmp_path, "study", "keys")) as third:
             assert third.folder == first.folder
         monkeypatch.setattr("runner.storage.cells.fingerprint", lambda: "other")
-        with closing(Cells(tmp_path, "study")) as other:
+        with closing(Cells(tmp_path, "study", "keys")) as other:
             assert other.folder not in (first.folder, second.folder)
 
 
-def test_a_damaged_table_is_computed_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [0, 20, 400, -1, -9])
+def test_a_damaged_table_is_computed_again(place: int, tmp_path: Path) -> None:
     played: list[int] = []
     with pytest.raises(RunError):
-        study("same", counted(played, [1, 2], RunError("no luck")))(session(tmp_path))
-    (table,) = tmp_path.glob("*/cells/*.parquet")
-    table.write_bytes(table.read_bytes()[:-20])
-    found = study("same", counted(played, [1, 2]))(session(tmp_path))
+        study(SMALL, counted(played, [1, 2], RunError("no luck")))(session(tmp_path))
+    (table,) = tmp_path.glob("*/cells/*.table")
+    damaged = bytearray(table.read_bytes())
+    damaged[place % len(damaged)] ^= 4
+    table.write_bytes(damaged)
+    found = study(SMALL, counted(played, [1, 2]))(session(tmp_path))
     assert played == [1, 1, 2]
     assert list(found.frames["squares"]["square"]) == [1, 4]
+
+
+def test_keys_that_are_written_alike_are_computed_apart(tmp_path: Path) -> None:
+    def play(work: Work) -> Findings:
+        noises = {noise: noise for noise in (900.0001, 900.0004)}
+        tables = work.tables(
+            "noises", noises, "{:g}".format, lambda key, noise: pd.DataFrame({"noise": [noise]})
+        )
+        return Findings({"noises": pd.concat(tables.values())}, "", work.folder, [])
+
+    found = study(SMALL, play)(session(tmp_path))
+    assert list(found.frames["noises"]["noise"]) == [900.0001, 900.0004]
+
+
+@pytest.mark.parametrize("other", [{"transformer.steps": 7}, {"run.trace": "full"}, {"run.seed": 1}])
+def test_a_study_of_other_keys_is_not_continued(other: dict[str, object], tmp_path: Path) -> None:
+    played: list[int] = []
+    with pytest.raises(RunError):
+        study(SMALL, counted(played, [1, 2], RunError("no luck")))(session(tmp_path))
+    study(SMALL.with_values(other), counted(played, [1, 2]))(session(tmp_path))
+    assert played == [1, 1, 2]
 
 
 def test_a_comparison_whose_part_fails_completes_the_others_and_names_it(
@@ -145,12 +169,12 @@ def test_a_comparison_that_is_killed_continues(
     settings = ["run.rounds=2", "task.prompts=2000", "compare.transformers=[]", "run.engine=local"]
     arguments = ["compare", "demo", "--out", str(tmp_path), *(f"--set={setting}" for setting in settings)]
     process = subprocess.Popen([sys.executable, "-m", "runner", *arguments], stderr=subprocess.DEVNULL)
-    while len(list(tmp_path.glob("demo-*/cells/*.parquet"))) < 3:
+    while len(list(tmp_path.glob("demo-*/cells/*.table"))) < 3:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept = len(list(tmp_path.glob("demo-*/cells/*.parquet")))
+    kept = len(list(tmp_path.glob("demo-*/cells/*.table")))
     theory, computed = module.predict_scenario, []
 
     def counting(*given):  # type: ignore[no-untyped-def]
