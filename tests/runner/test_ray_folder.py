@@ -97,6 +97,22 @@ def test_a_folder_that_nothing_is_started_in_is_not_looked_at(
     assert run(["run", "demo", *SMALL, "--set", "run.engine=local", "--out", str(tmp_path)], monkeypatch) == 0
 
 
+def test_a_folder_beside_the_engine_in_process_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*SMALL, "--set", "run.engine=local", "--out", str(tmp_path), "--ray-folder", str(tmp_path)]
+    assert run(["run", "demo", *arguments], monkeypatch) == 2
+    assert "--ray-folder" in capfd.readouterr().err
+
+
+def test_a_variable_that_is_empty_names_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_TMPDIR", "")
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    use_folder()
+    assert os.environ["RAY_TMPDIR"] == "/tmp"
+
+
 def test_a_folder_may_be_as_long_as_the_sockets_of_ray_allow() -> None:
     """Ray refuses a socket whose path has more bytes than the system takes."""
     with pytest.raises(UsageError) as caught:

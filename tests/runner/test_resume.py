@@ -240,6 +240,10 @@ def test_a_run_of_one_engine_is_resumed_on_another_by_ray_and_in_process(
         (folder,) = out.iterdir()
         assert run(["resume", str(folder), "--engine", "local", "--address", "a:1"], monkeypatch) == 2
         assert "run.engine" in capsys.readouterr().err
+        assert run(["resume", str(folder), "--engine", ""], monkeypatch) == 2, (
+            "of an unset variable of a shell"
+        )
+        assert "run.engine" in capsys.readouterr().err
         assert run(["resume", str(folder), "--engine", other, "--json"], monkeypatch) == 0
         assert json.loads(capsys.readouterr().out)["risk"] == expected
         assert open_run(folder).manifest["engine"] == other

@@ -93,13 +93,16 @@ def test_a_cluster_says_which_authentication_it_speaks(
 
 
 @pytest.mark.parametrize("head", ["token"], indirect=True)
-@pytest.mark.parametrize("token", ["f" * 64, None])
+@pytest.mark.parametrize("token", ["f" * 64, None, "missing", "empty"])
 def test_another_token_or_none_is_refused(
     ask: Callable[[], tuple[str, str]], token: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
     monkeypatch.setenv("HOME", str(tmp_path))
-    if token:
+    (tmp_path / "empty").touch()
+    if token in ("missing", "empty"):
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / token))
+    elif token:
         monkeypatch.setenv("RAY_AUTH_TOKEN", token)
     with pytest.raises(UsageError, match="RAY_AUTH_TOKEN"):
         ask()
