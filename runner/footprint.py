@@ -79,7 +79,7 @@ def graph_bytes(experiment: Experiment) -> int:
     if section.kind == "complete" and plain:
         return 0
     if section.kind == "causal" and plain and section.window is None:
-        return 13 * tokens**2
+        return 17 * tokens**2
     edges = {
         "complete": tokens**2,
         "causal": tokens * min(tokens, section.window or tokens),

@@ -71,7 +71,7 @@ def with_names(frame: pd.DataFrame, nodes: pd.DataFrame) -> pd.DataFrame:
         nodes: position, name.
 
     Raises:
-        ValueError: if the frame has no such column, or positions that the run has not.
+        ValueError: if the frame has no such column, positions that the run has not, or names already.
 
     Example:
         >>> with_names(pd.DataFrame({"sender": [1, 1, 0]}), numbered(2))["sender_name"].tolist()
@@ -82,6 +82,10 @@ def with_names(frame: pd.DataFrame, nodes: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"the frame has none of the columns {', '.join(_OF_POSITIONS)}")
     found, names = frame.copy(), pd.Index(nodes["name"])
     for column in columns:
+        if f"{column}_name" in frame:
+            raise ValueError(f"the frame has a column {column}_name already")
+        if not pd.api.types.is_integer_dtype(frame[column]):
+            raise ValueError(f"{column} holds {frame[column].dtype}, positions are integers")
         codes = frame[column].to_numpy(np.int64)
         if len(codes) and not 0 <= codes.min() <= codes.max() < len(names):
             raise ValueError(f"{column} has positions that the run has not: it has 0 to {len(names) - 1}")

@@ -138,6 +138,10 @@ def test_messages_and_workspaces_tell_names_on_request(tmp_path: Path) -> None:
         run.named(run.rounds)
     with pytest.raises(ValueError, match="0 to 3"):
         run.named(pd.DataFrame({"sender": [4]}))
+    with pytest.raises(ValueError, match="positions are integers"):
+        run.named(pd.DataFrame({"sender": [0.5]}))
+    with pytest.raises(ValueError, match="already"):
+        run.named(messages)
 
 
 @pytest.mark.parametrize("kind", ["complete", "ring"])
