@@ -39,6 +39,7 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # an actor 
 _AHEAD = 2
 _ACTOR_BYTES = 60 * 2**20  # memory of an idle actor process
 _RESTARTS = 20  # of an actor that dies: one that dies whenever it starts ends the run
+_GRACE = 3  # seconds in which processes end by themselves
 _STALLED = 180  # seconds without one more actor that is up
 
 
@@ -204,6 +205,7 @@ class RayEngine:
         self._display = progress
         self.actors: list[Any] = []
         self.hub: Any = None
+        self._workers: list[psutil.Process] = []
         self._runs = 0
 
     def play(
@@ -273,6 +275,10 @@ class RayEngine:
         if self._owned:
             ray.shutdown()
             self._owned = False
+            # Where a signal ended the process that started them, they would wait for it for some time.
+            for process in psutil.wait_procs(self._workers, timeout=_GRACE)[1]:
+                with suppress(psutil.Error):
+                    process.kill()
 
     def _end_actors(self) -> None:
         with suppress(ray.exceptions.RayError):  # of a cluster that is gone
@@ -288,6 +294,8 @@ class RayEngine:
             if self.hub is None:
                 (self.hub,) = self._start(Hub, 1)
             self.actors += self._start(TokenActor, count - len(self.actors))
+        if self._owned:
+            self._workers = _workers()
         return self.actors[:count]
 
     def _start(self, kind: type, count: int) -> list[Any]:
@@ -342,6 +350,16 @@ class RayEngine:
             possible = f"{enough:,} or more here: {more:,} more actors take {needed / 2**30:.1f} GiB, and "
             possible += f"{free / 2**30:.1f} GiB are free"
             raise UsageError("run.tokens_per_actor", self.tokens_per_actor, possible)
+
+
+def _workers() -> list[psutil.Process]:
+    """Processes of the cluster that this process started."""
+    with suppress(psutil.Error):
+        children = psutil.Process().children()
+        return [
+            one for child in children if child.name() == "raylet" for one in child.children(recursive=True)
+        ]
+    return []
 
 
 def _check_code(remote: str) -> None:

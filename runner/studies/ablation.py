@@ -27,7 +27,7 @@ from runner.studies.base import Findings, Session, Work, parameters, study
 from runner.studies.function_vectors import measure_function_vectors
 from runner.studies.parity import on_agents
 from runner.studies.variant_theory import predict_variant
-from runner.training import Trained, trained_baselines, trained_models
+from runner.training import Trained, trained_baselines
 from runner.training.baselines import Baseline, baseline_job_of, design_for, risk_on_prompts
 from runner.training.evaluation import last_risks
 from runner.training.job import job_of
@@ -41,6 +41,7 @@ _UNBOUNDED = 2_000  # prompts on which baselines are scored
 Key = tuple[str, str, int, int]  # prior, variant, depth, seed
 Models = dict[Key, Trained[Transformer]]
 _TOLD = "{0[1]}, {0[0]}".format  # how the progress names a prior and a variant
+_BOUNDLESS = "{0[0]}, depth {0[1]}".format  # and a transformer whose messages are not bounded
 
 
 def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
@@ -74,7 +75,7 @@ def prepare(comparison: Comparison) -> Callable[[Session], Findings]:
 def _run(
     comparison: Comparison, plan: AblationSection, base: Built, wanted: dict[Key, Built], work: Work
 ) -> Findings:
-    models = work.attempt("training", partial(_models, wanted, work.session)) or {}
+    models = work.trained(wanted, "{0[1]}, {0[0]}, depth {0[2]}, seed {0[3]}".format, work.session.train)
     trained = {key: built for key, built in wanted.items() if key in models}
     parts = [
         *_transformer_rows(trained, models, work),
@@ -109,11 +110,6 @@ def _run(
             claims_table(claims),
         ],
     )
-
-
-def _models(wanted: dict[Key, Built], session: Session) -> Models:
-    found = trained_models(list(wanted.values()), session.weights, session.workers, session.progress)
-    return dict(zip(wanted, found, strict=True))
 
 
 def _keys(comparison: Comparison, plan: AblationSection) -> Iterator[Key]:
@@ -201,9 +197,12 @@ def _baseline_rows(base: Built, plan: AblationSection, work: Work) -> Collection
     experiment, session = base.experiment, work.session
     depths, seed = range(1, experiment.run.rounds + 1), experiment.transformer.seed
     designs = [design_for(kind, depth, seed) for kind in plan.unconstrained for depth in depths]
-    jobs = [baseline_job_of(base, design) for design in designs]
-    train = partial(trained_baselines, jobs, session.weights, session.workers, session.progress)
-    models = work.attempt("training, messages unbounded", train) or []
+    jobs = {(design.kind, design.layers): baseline_job_of(base, design) for design in designs}
+    models = work.trained(
+        jobs,
+        _BOUNDLESS,
+        lambda some: trained_baselines(some, session.weights, session.workers, session.progress),
+    )
     prompts = range(min(_UNBOUNDED, experiment.task.prompts))
 
     def scored(key: tuple[str, int], model: Trained[Baseline]) -> pd.DataFrame:
@@ -211,8 +210,7 @@ def _baseline_rows(base: Built, plan: AblationSection, work: Work) -> Collection
         means = mean_over_prompts(risk_on_prompts(model, base, prompts))
         return _rows("unconstrained", experiment.prior.kind, kind, [depth], *means)
 
-    found = {(design.kind, design.layers): model for design, model in zip(designs, models, strict=False)}
-    return work.tables("scoring, messages unbounded", found, "{0[0]}, depth {0[1]}".format, scored).values()
+    return work.tables("scoring, messages unbounded", models, _BOUNDLESS, scored).values()
 
 
 def _difference(wanted: dict[Key, Built], models: Models, work: Work) -> float | None:

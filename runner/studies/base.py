@@ -1,16 +1,17 @@
 """What all studies share: what they run with, and what they give."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pandas as pd
 import pyarrow as pa
 
 from analysis.report.tables import Display
+from runner.built import Built
 from runner.config.experiment import Experiment
 from runner.config.studies import Comparison
 from runner.engines import Engine
@@ -18,6 +19,10 @@ from runner.errors import RunError
 from runner.progress import Progress
 from runner.storage.cells import Cells
 from runner.storage.files import write_table, write_text
+
+if TYPE_CHECKING:  # torch, which a simulation does without
+    from agents.transformer.model import Transformer
+    from runner.training import Trained
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
@@ -45,6 +50,12 @@ class Session(NamedTuple):
     def weights(self) -> Path:
         """Where trained weights are kept."""
         return self.out / "weights"
+
+    def train(self, some: list[Built]) -> "list[Trained[Transformer]]":
+        """The trained transformer of each experiment."""
+        from runner.training import trained_models
+
+        return trained_models(some, self.weights, self.workers, self.progress)
 
 
 class Work:
@@ -84,6 +95,22 @@ class Work:
                     self._cells.keep(name, table)
                 found[key] = table
         return found
+
+    def trained(
+        self,
+        items: Mapping[Key, Item],
+        note: Callable[[Key], str],
+        train: Callable[[list[Item]], Sequence[Found]],
+    ) -> dict[Key, Found]:
+        """The trained model of each item, side by side; where one fails, the others one by one."""
+        try:
+            return dict(zip(items, train(list(items.values())), strict=True))
+        except RunError:
+            alone = {
+                key: self.attempt(f"training, {note(key)}", partial(train, [item]))
+                for key, item in items.items()
+            }
+        return {key: found[0] for key, found in alone.items() if found}
 
     def attempt(self, name: str, compute: Callable[[], Found]) -> Found | None:
         """What is computed; None if it failed, which is said at once."""

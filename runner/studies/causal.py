@@ -38,7 +38,7 @@ from runner.studies.activations import (
     module_estimates,
 )
 from runner.studies.base import Findings, Session, Work, parameters, study
-from runner.training import Trained, trained_models
+from runner.training import Trained
 from runner.training.job import job_of
 
 TRAINED, EXPLICIT = "transformer", "adaptive"  # what the sentence compares
@@ -104,7 +104,7 @@ def _run(
     learned: dict[Key, Built],
     work: Work,
 ) -> Findings:
-    models = work.attempt("training", partial(_models, learned, work.session)) or {}
+    models = work.trained(learned, _TOLD, work.session.train)
     trained = {key: built for key, built in learned.items() if key in models}
     outside = [*_outside(plan, base, explicit, work), *_trained(trained, models, work)]
     inner = _inside(plan, explicit, trained, models, work)
@@ -131,11 +131,6 @@ def _run(
             by_position_and_layer(inside, "patch", "answers that follow a donor, patched after the layer"),
         ],
     )
-
-
-def _models(learned: dict[Key, Built], session: Session) -> dict[Key, Trained[Transformer]]:
-    found = trained_models(list(learned.values()), session.weights, session.workers, session.progress)
-    return dict(zip(learned, found, strict=True))
 
 
 def _outside(

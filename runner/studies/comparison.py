@@ -26,13 +26,14 @@ from runner.storage.files import write_figure
 from runner.studies.base import Findings, Session, Work, parameters, study
 from runner.studies.estimators import estimator_risk
 from runner.studies.parity import on_agents
-from runner.training import Trained, trained_models
+from runner.training import Trained
 from runner.training.job import job_of
 
 INFINITE = "adaptive, infinite N"  # the policy's name in rows of closed forms
 
 Pair = tuple[str, str]  # prior, policy
 _TOLD = "{0[1]}, {0[0]}".format  # how the progress names a pair
+_LAYERS = "{0[0]}, depth {0[1]}".format  # and a transformer
 
 
 def compare(comparison: Comparison, session: Session | None = None) -> Findings:
@@ -93,7 +94,7 @@ def _run(
     work: Work,
 ) -> Findings:
     theory = _theory(comparison, pairs, work)
-    trained = work.attempt("training", partial(_trained, variants, work.session)) or {}
+    trained = work.trained(variants, _LAYERS, work.session.train)
     measured = _agents(pairs, work)
     rows = _transformers({key: built for key, built in variants.items() if key in trained}, trained, work)
     work.check()
@@ -124,13 +125,6 @@ def _rows(
 ) -> pd.DataFrame:
     columns = {"source": source, "prior": prior, "policy": policy, "depth": depths}
     return pd.DataFrame({**columns, "risk": risk, "risk_se": error})
-
-
-def _trained(
-    variants: dict[tuple[Variant, int], Built], session: Session
-) -> dict[tuple[Variant, int], Trained[Transformer]]:
-    models = trained_models(list(variants.values()), session.weights, session.workers, session.progress)
-    return dict(zip(variants, models, strict=True))
 
 
 def _theory(comparison: Comparison, pairs: dict[Pair, Built], work: Work) -> pd.DataFrame | None:
@@ -191,8 +185,8 @@ def _transformers(
         ]
         return pd.concat(parts).assign(difference=found.difference)
 
-    step, note = "transformers, and their weights on agents", "{0[0]}, depth {0[1]}".format
-    tables = work.tables(step, variants, note, measured).values()
+    step = "transformers, and their weights on agents"
+    tables = work.tables(step, variants, _LAYERS, measured).values()
     return pd.concat(tables) if tables else None
 
 

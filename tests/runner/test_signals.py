@@ -53,9 +53,9 @@ def handles_signals(process: subprocess.Popen[str]) -> bool:
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def all_gone(children: list[psutil.Process]) -> bool:
+def all_gone(children: list[psutil.Process], seconds: float = 20) -> bool:
     """Whether none of them is there still after some seconds."""
-    return not psutil.wait_procs(children, timeout=20)[1]
+    return not psutil.wait_procs(children, timeout=seconds)[1]
 
 
 @pytest.mark.parametrize("number", _ENDING)
@@ -71,14 +71,18 @@ def test_a_run_in_process_is_kept_and_its_folder_named(number: int, start: Start
     assert open_run(folder).manifest["status"] == "stopped"
 
 
-def test_a_run_on_ray_ends_with_its_cluster(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [os.kill, os.killpg])
+def test_a_run_on_ray_ends_with_its_cluster(
+    end: Callable[[int, int], None], start: Start, tmp_path: Path
+) -> None:
+    """A scheduler may tell the process, or all that it started too."""
     process = start("-m", "runner", "run", "demo", "--json", *_LONG, "--out", str(tmp_path))
     wait_for(lambda: list(tmp_path.glob("*/totals.safetensors")), process)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
-    process.terminate()
+    end(process.pid, signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
-    assert all_gone(children)
+    assert all_gone(children, 5)
     (folder,) = (path.parent for path in tmp_path.glob("*/manifest.json"))
     said = (tmp_path / "said").read_text()
     assert f"tokenfield resume {folder}" in said

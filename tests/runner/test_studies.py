@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from runner.built import Built, build
 from runner.config.experiment import load
 from runner.config.studies import Comparison
 from runner.engines.local import LocalEngine
@@ -147,6 +148,22 @@ def test_a_comparison_whose_part_fails_completes_the_others_and_names_it(
     found = prepare(SMALL)(session(tmp_path / "parts"))
     assert len(played) == len(SMALL.compare.policies) + 1
     pd.testing.assert_frame_equal(found.frames["rows"], expected.frames["rows"])
+
+
+def test_a_model_that_diverges_costs_no_other_its_training(tmp_path: Path) -> None:
+    """The models of other depths are trained, the failing one is named, all tables but its own are kept."""
+    both = SMALL.with_values({"compare.transformers": ["linear"], "run.rounds": 2})
+
+    def unlucky(models: list[Built]) -> list[str]:
+        if any(model.experiment.run.rounds == 2 for model in models):
+            raise RunError("loss is not finite")
+        return ["weights"] * len(models)
+
+    work = Work(session(tmp_path), both)
+    items = {depth: build(both.transformer_variant(depth, "linear")) for depth in (1, 2)}
+    assert work.trained(items, "depth {}".format, unlucky) == {1: "weights"}
+    with pytest.raises(RunError, match="training, depth 2: loss is not finite"):
+        work.run(lambda work: work.check())  # type: ignore[arg-type,func-returns-value]
 
 
 def test_two_commands_that_share_a_folder_both_end_well(tmp_path: Path) -> None:
