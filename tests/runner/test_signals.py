@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from analysis import open_run
+from runner.storage.manifest import read_stopped
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -71,16 +72,12 @@ def test_a_run_in_process_is_kept_and_its_folder_named(number: int, start: Start
     assert open_run(folder).manifest["status"] == "stopped"
 
 
-@pytest.mark.parametrize("end", [os.kill, os.killpg])
-def test_a_run_on_ray_ends_with_its_cluster(
-    end: Callable[[int, int], None], start: Start, tmp_path: Path
-) -> None:
-    """A scheduler may tell the process, or all that it started too."""
+def test_a_run_on_ray_ends_with_its_cluster(start: Start, tmp_path: Path) -> None:
     process = start("-m", "runner", "run", "demo", "--json", *_LONG, "--out", str(tmp_path))
     wait_for(lambda: list(tmp_path.glob("*/totals.safetensors")), process)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
-    end(process.pid, signal.SIGTERM)
+    process.terminate()
     assert process.wait(60) == 128 + signal.SIGTERM
     assert all_gone(children, 5)
     (folder,) = (path.parent for path in tmp_path.glob("*/manifest.json"))
@@ -88,6 +85,19 @@ def test_a_run_on_ray_ends_with_its_cluster(
     assert f"tokenfield resume {folder}" in said
     assert "***" not in said and "Traceback" not in said
     assert process.stdout is not None and process.stdout.read() == ""
+
+
+def test_where_ray_itself_is_told_to_end_too_the_run_can_be_resumed(start: Start, tmp_path: Path) -> None:
+    """Ray's processes then end first, and may take the command along before it speaks."""
+    process = start("-m", "runner", "run", "demo", *_LONG, "--out", str(tmp_path))
+    wait_for(lambda: list(tmp_path.glob("*/totals.safetensors")), process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) != 0
+    assert all_gone(children)
+    (folder,) = (path.parent for path in tmp_path.glob("*/manifest.json"))
+    assert read_stopped(folder)[1]["status"] in ("running", "stopped")
+    assert len(open_run(folder).prompts) >= 5 * 20
 
 
 def test_a_cluster_that_is_being_started_by_ray_ends_too(start: Start, tmp_path: Path) -> None:
