@@ -144,8 +144,15 @@ def random_regular(family: Family) -> Graph:
     return _connected(family, lambda seed: nx.random_regular_graph(family.degree, family.tokens, seed=seed))
 
 
+_DRAWN_BY_PAIR = 4096  # tokens
+_MOST_ALONE = 30  # expected number of tokens without neighbours: a draw is connected with chance exp(-30)
+
+
 def erdos_renyi(family: Family) -> Graph:
     """Independent edges with mean degree `degree`, conditioned on being connected.
+
+    Raises:
+        ValueError: if no draw is connected.
 
     Source: E. N. Gilbert, Random graphs, doi:10.1214/aoms/1177706098.
 
@@ -154,7 +161,15 @@ def erdos_renyi(family: Family) -> Graph:
         True
     """
     chance = min(1.0, family.degree / max(1, family.tokens - 1))
-    return _connected(family, lambda seed: nx.gnp_random_graph(family.tokens, chance, seed=seed))
+    alone = family.tokens * (1.0 - chance) ** (family.tokens - 1)
+    if alone > _MOST_ALONE:
+        raise ValueError(
+            f"of {family.tokens} tokens about {alone:.0f} hear no other at degree {family.degree}, and no graph is "
+            "connected; raise the degree"
+        )
+    # The same law: one draws each pair, minutes for 30,000 tokens, the other each edge.
+    make = nx.gnp_random_graph if family.tokens <= _DRAWN_BY_PAIR else nx.fast_gnp_random_graph
+    return _connected(family, lambda seed: make(family.tokens, chance, seed=seed))
 
 
 def star(family: Family) -> Graph:

@@ -232,3 +232,16 @@ def test_a_file_that_is_no_graph_is_refused(content: str | None, tmp_path: Path)
     experiment = SMALL.with_values({"graph.kind": "file", "graph.path": str(target)})
     with pytest.raises(UsageError, match=r"graph\.path"):
         build(experiment).graph  # noqa: B018
+
+
+def test_a_large_random_graph_is_drawn_edge_by_edge() -> None:
+    """Mean degree within five standard errors of what was asked for."""
+    graph = FAMILIES["erdos_renyi"](Family(5000, degree=20, seed=3))
+    pairs = graph.number_of_edges() / 2
+    assert abs(pairs - 5000 * 20 / 2) < 5 * np.sqrt(5000 * 20 / 2)
+    assert nx.is_strongly_connected(graph)
+
+
+def test_a_random_graph_that_is_never_connected_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="raise the degree"):
+        FAMILIES["erdos_renyi"](Family(100_000, degree=4))
