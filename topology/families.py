@@ -164,8 +164,8 @@ def erdos_renyi(family: Family) -> Graph:
     alone = family.tokens * (1.0 - chance) ** (family.tokens - 1)
     if alone > _MOST_ALONE:
         raise ValueError(
-            f"of {family.tokens} tokens about {alone:.0f} hear no other at degree {family.degree}, and no graph is "
-            "connected; raise the degree"
+            f"of {family.tokens} tokens about {alone:.0f} hear no other at degree {family.degree}; "
+            "raise the degree, for no graph is connected"
         )
     # The same law: one draws each pair, minutes for 30,000 tokens, the other each edge.
     make = nx.gnp_random_graph if family.tokens <= _DRAWN_BY_PAIR else nx.fast_gnp_random_graph
