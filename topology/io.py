@@ -23,11 +23,6 @@ _CHUNK = 2**20
 _OPENERS: dict[str, Callable[..., object]] = {".gz": gzip.open, ".bz2": bz2.open}
 
 
-def read_graph(path: Path, free: int | None = None) -> Graph:
-    """Read a graph, like `read_named`, on the positions 0..N-1, like `relabelled`."""
-    return relabelled(read_named(path, free))
-
-
 def read_named(path: Path, free: int | None = None) -> "nx.Graph[object]":
     """Read a graph whose nodes have the names and attributes that stand in the file.
 

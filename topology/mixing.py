@@ -149,8 +149,8 @@ class Mixing:
             spoken: which messages were sent; None if all were.
         """
         rows = np.zeros(1, dtype=np.int64) if self.is_shared else receivers
-        everyone = len(rows) == self.weights.shape[0] and bool((rows == np.arange(len(rows))).all())
-        weights = self.weights if everyone else self.weights[rows]  # a copy of a dense graph may be gigabytes
+        whole = np.array_equal(rows, np.arange(self.weights.shape[0]))
+        weights = self.weights if whole else self.weights[rows]  # a copy of a dense graph may be gigabytes
         plain = bool((weights.data == 1).all())
         squares = weights if plain else weights.power(2)
         prompts = wire.shape[2]

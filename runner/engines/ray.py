@@ -293,9 +293,8 @@ class RayEngine:
         with _told("actors could not be started"):
             if self.hub is None:
                 (self.hub,) = self._start(Hub, 1)
-            self.actors += self._start(TokenActor, count - len(self.actors))
-        if self._owned:
-            self._workers = _workers()
+            if count > len(self.actors):
+                self.actors += self._start(TokenActor, count - len(self.actors))
         return self.actors[:count]
 
     def _start(self, kind: type, count: int) -> list[Any]:
@@ -309,14 +308,17 @@ class RayEngine:
             for one in fresh:
                 ray.kill(one)
             raise
+        if self._owned:
+            self._workers = _workers()
         return fresh
 
     def _wait_for(self, fresh: list[Any]) -> None:
         """Wait until actors are up, and say how many are, and what takes long."""
         pending: set[Any] = {actor.fingerprint.remote() for actor in fresh}
         count, last = len(fresh), monotonic()
+        fewer = self._fewer(count)
         label = "starting actors" if count > 1 else "starting an actor"
-        showing = self._display.task(label, count) if self._display and count else nullcontext()
+        showing = self._display.task(label, count) if self._display else nullcontext()
         with showing as advance:
             while pending:
                 done, rest = ray.wait(list(pending), num_returns=1, timeout=1.0)
@@ -327,10 +329,10 @@ class RayEngine:
                 if monotonic() - last > _STALLED:
                     raise RunError(
                         f"{up} of {count} actors are up, and none more came up in {_STALLED} s: "
-                        f"{_waits_for()}. Take fewer: {self._fewer(count)}"
+                        f"{_waits_for()}. Take fewer: {fewer}"
                     )
                 if advance:
-                    advance(up, f"{up} of {count} are up; {_waits_for()}; {self._fewer(count)}")
+                    advance(up, f"{up} of {count} are up; {_waits_for()}; {fewer}")
 
     def _fewer(self, count: int) -> str:
         """What would start sooner."""

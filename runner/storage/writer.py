@@ -113,12 +113,12 @@ class TraceWriter:
                 "clipped": outcome.clipped.sum(axis=(0, 1)),
             }
         }
-        kept = self._kept(prompts, outcome.round)
-        stored = self.stores(prompts)
-        if stored and outcome.sent is not None:
-            tables["messages"] = self._messages(outcome, kept, prompts.start)
-        if stored and outcome.report.detail is not None:
-            tables["workspaces"] = _workspaces(outcome, kept, prompts.start)
+        if self.stores(prompts):
+            kept = self._kept(prompts, outcome.round)
+            if outcome.sent is not None:
+                tables["messages"] = self._messages(outcome, kept, prompts.start)
+            if outcome.report.detail is not None:
+                tables["workspaces"] = _workspaces(outcome, kept, prompts.start)
         for name, columns in tables.items():
             self._write(name, self.folder / name / part_name(batch, outcome.round), columns)
 

@@ -36,7 +36,7 @@ from runner.errors import RunError, UsageError
 from runner.simulation.simulate import Simulation, simulate
 from runner.storage.arrays import read_arrays, write_arrays
 from tests.commands import run
-from topology.io import read_graph
+from topology.io import read_named, relabelled
 
 SMALL = Experiment().with_values(
     {"task.tokens": 4, "task.prompts": 12, "run.rounds": 2, "run.trace": "full", "graph.kind": "ring",
@@ -250,14 +250,14 @@ def test_a_broken_graph_is_refused_by_name(
 )
 def test_an_unusual_graph_is_read(name: str, content: bytes, tokens: int, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    graph = read_graph(tmp_path / name)
+    graph = relabelled(read_named(tmp_path / name))
     assert sorted(graph.nodes) == list(range(tokens))
     assert not list(nx.selfloop_edges(graph))
 
 
 def test_names_beyond_double_precision_keep_their_order(tmp_path: Path) -> None:
     (tmp_path / "graph.edges").write_text(f"{10**30 + 1} {10**30}\n{10**30 + 2} {10**30 + 1}\n")
-    assert set(read_graph(tmp_path / "graph.edges").to_undirected().edges) == {(0, 1), (1, 2)}
+    assert set(relabelled(read_named(tmp_path / "graph.edges")).to_undirected().edges) == {(0, 1), (1, 2)}
 
 
 def test_a_graph_of_a_hundred_million_edges_is_refused_before_it_is_kept(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_graph_of_a_hundred_million_edges_is_refused_before_it_is_kept(tmp_pat
     tracemalloc.start()
     for path, words in ((packed, "GiB"), (packed.with_name("graph.graphml.gz"), "GiB"), (sparse, "longer")):
         with pytest.raises(ValueError, match=words):
-            read_graph(path, free=2**23)
+            relabelled(read_named(path, free=2**23))
     assert tracemalloc.get_traced_memory()[1] < 2**25
     tracemalloc.stop()
 
@@ -286,7 +286,7 @@ def test_a_damaged_graph_is_a_graph_or_refused(
     path = tmp_path_factory.getbasetemp() / name
     path.write_bytes(damage(whole[name]))
     try:
-        graph = read_graph(path)
+        graph = relabelled(read_named(path))
         assert sorted(graph.nodes) == list(range(len(graph)))
     except (OSError, ValueError) as failure:
         assert str(failure)

@@ -13,7 +13,7 @@ from runner.engines.local import LocalEngine
 from runner.errors import UsageError
 from runner.simulation.simulate import simulate
 from topology.families import FAMILIES, Family, barbell, grid, ring, tree
-from topology.io import read_graph
+from topology.io import read_named, relabelled
 from topology.metrics import closed_reach, light_cone, reach
 from topology.mixing import Mixing, everyone, metropolis, uniform, weigh
 
@@ -210,7 +210,7 @@ def test_a_graph_from_a_file_is_the_graph_that_was_written(suffix: str, tmp_path
     target = tmp_path / f"graph{suffix}"
     plain = nx.Graph(graph.edges)
     nx.write_graphml(plain, target) if suffix == ".graphml" else nx.write_edgelist(plain, target, data=False)
-    read = read_graph(target)
+    read = relabelled(read_named(target))
     assert set(read.edges) == set(plain.to_directed().edges)
     experiment = SMALL.with_values({"graph.kind": "file", "graph.path": str(target), "task.tokens": 34})
     assert isinstance(build(experiment).mixing, Mixing)
@@ -221,7 +221,7 @@ def test_a_graph_from_a_file_is_the_graph_that_was_written(suffix: str, tmp_path
 def test_a_directed_graph_keeps_its_directions(tmp_path: Path) -> None:
     target = tmp_path / "graph.graphml"
     nx.write_graphml(nx.DiGraph([("a", "b"), ("b", "c")]), target)
-    assert set(read_graph(target).edges) == {(0, 1), (1, 2)}
+    assert set(relabelled(read_named(target)).edges) == {(0, 1), (1, 2)}
 
 
 @pytest.mark.parametrize("content", [None, "not a graph at all\n", "<graphml>"])
