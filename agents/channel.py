@@ -6,6 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt
 
+from agents.kernels import AVAILABLE
+from agents.kernels import messages as loops
+
 
 class Encoded(NamedTuple):
     """What goes on the wire, and which values did not fit: wire [...], clipped [...]."""
@@ -62,6 +65,11 @@ class Channel:
         Raises:
             FloatingPointError: if a value is not finite.
         """
+        if AVAILABLE and values.ndim == 3:
+            levels, clipped = np.empty(values.shape, dtype=np.int64), np.empty(values.shape, dtype=bool)
+            finite = loops.encode(np.ascontiguousarray(values), self.clip, self.step, levels, clipped)
+            if finite:
+                return Encoded(levels.astype(self.wire_type), clipped)
         if not np.isfinite(values).all():
             raise FloatingPointError("a policy emitted a value that is not finite")
         held = np.clip(values, -self.clip, self.clip)

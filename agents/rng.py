@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.random import Philox
 
+from agents.kernels import AVAILABLE
+
 _WORDS = 4  # a Philox counter yields four 64-bit words
 
 
@@ -88,14 +90,30 @@ def normals_at(
         >>> bool((block[1] == normals(7, Purpose.TOKEN, range(5), 3, position=9)).all())
         True
     """
-    pairs = -(-count // 2)
+    first, second = _pairs(seed, purpose, prompts, -(-count // 2), positions, round)
+    radius = np.sqrt(-2.0 * np.log(first))
+    angle = 2.0 * np.pi * second
+    result = np.empty((len(positions), count, len(prompts)))
+    result[:, 0::2] = radius * np.cos(angle)
+    if count > 1:
+        angle = angle if count % 2 == 0 else np.ascontiguousarray(angle[:, :-1])
+        result[:, 1::2] = radius[:, : count // 2] * np.sin(angle)
+    return result
+
+
+def _pairs(
+    seed: int, purpose: Purpose, prompts: range, pairs: int, positions: Int[np.ndarray, " n"], round: int
+) -> tuple[Float[np.ndarray, "n pairs B"], Float[np.ndarray, "n pairs B"]]:
+    """The uniform numbers of each position in pairs; contiguous: strided operands may round otherwise."""
+    shape = (len(positions), pairs, len(prompts))
+    if AVAILABLE:
+        from agents.kernels import draws as loops  # and with it the compiler
+
+        first, second = np.empty(shape), np.empty(shape)
+        words = (np.uint64(number) for number in (seed, purpose, prompts.start, round))
+        loops.pairs(*words, positions.astype(np.uint64), first, second)
+        return first, second
     flat = np.empty((len(positions), 2 * pairs, len(prompts)))
     for row, position in enumerate(positions):
         flat[row] = uniforms(seed, purpose, prompts, 2 * pairs, int(position), round)
-    # Contiguous operands: strided ones may take another code path and round differently.
-    radius = np.sqrt(-2.0 * np.log(np.ascontiguousarray(flat[:, 0::2])))
-    angle = 2.0 * np.pi * np.ascontiguousarray(flat[:, 1::2])
-    result = np.empty_like(flat)
-    result[:, 0::2] = radius * np.cos(angle)
-    result[:, 1::2] = radius * np.sin(angle)
-    return result[:, :count]
+    return np.ascontiguousarray(flat[:, 0::2]), np.ascontiguousarray(flat[:, 1::2])

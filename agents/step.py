@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, UInt
 
 from agents.channel import Channel, Field
+from agents.kernels import AVAILABLE
+from agents.kernels import messages as loops
 from agents.policies.base import Policy
 from agents.prior import Latent, Prior, draw_latent
 from agents.reductions import dot, fold
@@ -166,6 +168,11 @@ def step(
 def _listen(channel: Channel, sent: Sent, aggregate: Aggregate) -> Field:
     """Read the aggregate on the codes that the token itself asked: K numbers a round."""
     codes = sent.codes.astype(np.int64)
+    if AVAILABLE:
+        values, effective = np.empty(codes.shape), np.empty(codes.shape)
+        around = np.empty((codes.shape[0], codes.shape[2]))
+        loops.listen(codes, *aggregate, channel.step, channel.clip, values, effective, around)
+        return Field(codes, values, effective, around)
     # Every token that speaks does so on all channels, each a code of its own.
     voices, squares = aggregate.weight.sum(axis=1), aggregate.square.sum(axis=1)
     around = voices.astype(float) ** 2 / np.maximum(squares * channel.channels, 1)
@@ -206,6 +213,10 @@ def _observe(system: System, block: Block, state: Any, estimate: Float[np.ndarra
 def _squared_distance(
     estimate: Float[np.ndarray, "n d B"], point: Float[np.ndarray, "d #B"]
 ) -> Float[np.ndarray, "n B"]:
+    if AVAILABLE and point.shape[1] == estimate.shape[2]:
+        result = np.empty((estimate.shape[0], estimate.shape[2]))
+        loops.squared_distance(np.ascontiguousarray(estimate), point, result)
+        return result
     offsets = [estimate[:, k] - component for k, component in enumerate(point)]
     return dot(offsets, offsets)
 

@@ -76,7 +76,11 @@ def test_importing_agents_loads_neither_torch_nor_ray_nor_networkx(tmp_path: Pat
     program = """
 import importlib, pkgutil, sys, agents
 for module in pkgutil.walk_packages(agents.__path__, "agents."):
-    if module.name not in ("agents.transformer.model", "agents.transformer.export"):
+    if module.name not in (
+        "agents.transformer.model", "agents.transformer.export",
+        # Who updates beliefs loads the compiler, and numba parts of scipy.
+        "agents.inference.fast", "agents.kernels.elementary", "agents.kernels.exact", "agents.kernels.draws",
+    ):
         importlib.import_module(module.name)
 assert "agents.step" in sys.modules
 print([name for name in ("torch", "ray", "networkx", "pandas", "scipy") if name in sys.modules])

@@ -12,7 +12,7 @@ each atom, where the field says that g must be.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Integer
@@ -23,10 +23,10 @@ from agents.reductions import components, dot, fold
 
 Array = np.ndarray
 NODES = 5  # of the quadrature over g
-_ALONE = 1.0 + 1e-9  # effective number of tokens up to which a token heard but itself
+ALONE = 1.0 + 1e-9  # effective number of tokens up to which a token heard but itself
 _LEAST_ROOT = 0.05  # of the cube root of g, which the approximation would let fall below zero
-_RESOLUTION = 0.1  # share of its variance that a repeated answer keeps: nodes resolve g no finer
-_LEAST_CHANNEL = 1e-10  # variance that a channel is taken to add at least
+RESOLUTION = 0.1  # share of its variance that a repeated answer keeps: nodes resolve g no finer
+LEAST_CHANNEL = 1e-10  # variance that a channel is taken to add at least
 
 
 def _hermite(nodes: int) -> tuple[Float[Array, " Q"], Float[Array, " Q"]]:
@@ -35,7 +35,7 @@ def _hermite(nodes: int) -> tuple[Float[Array, " Q"], Float[Array, " Q"]]:
     return points, np.log(weights / weights.sum())
 
 
-_RULE = _hermite(NODES)
+RULE = _hermite(NODES)
 
 
 class Answer(NamedTuple):
@@ -72,14 +72,21 @@ class ExactBelief(NamedTuple):
         alone: the part of it that fields of one token brought, which heard but itself [n, M, B].
         times: how often each code was asked [n, C, B].
         positions: where each token stands [n, B].
-        answers: all fields, oldest first; none where rounds are independent.
+        answers: all fields, oldest first; none where rounds are independent. `Answer`s here; who updates by
+            compiled loops keeps them otherwise.
+        weights: posterior probability of each atom, where it was read already [n, M, B].
+        mean: posterior mean of w, likewise [n, d, B].
+        heard: number of `answers` that are this belief's own.
     """
 
     log_weights: Float[Array, "n M B"]
     alone: Float[Array, "n M B"]
     times: Int[Array, "n C B"]
     positions: Int[Array, "n B"]
-    answers: tuple[Answer, ...]
+    answers: Any
+    weights: Float[Array, "n M B"] | None = None
+    mean: Float[Array, "n d B"] | None = None
+    heard: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +157,7 @@ class ExactInference(Inference[ExactBelief]):
             code, effective = field.codes[:, channel], field.effective[:, channel]
             heard = effective > 0
             count = np.where(heard, effective, 1.0)
-            noise = np.full(count.shape, max(self.channel_variance, _LEAST_CHANNEL))
+            noise = np.full(count.shape, max(self.channel_variance, LEAST_CHANNEL))
             if field.relayed is not None:
                 noise = noise + self.channel_variance * (field.relayed[:, channel] - 1.0)
             answer, evidence = self._answer(
@@ -164,7 +171,7 @@ class ExactInference(Inference[ExactBelief]):
             np.put_along_axis(counted, code[:, None], times + heard[:, None], 1)
             belief = belief._replace(
                 log_weights=belief.log_weights + evidence,
-                alone=belief.alone + np.where(count[:, None] <= _ALONE, evidence, 0.0),
+                alone=belief.alone + np.where(count[:, None] <= ALONE, evidence, 0.0),
                 times=counted,
             )
             if self.grouped:
@@ -274,7 +281,7 @@ class ExactInference(Inference[ExactBelief]):
                 entry = entry * past.scale[:, k]
                 pivot, miss = pivot - entry * entry, miss - entry * past.innovation[:, k]
                 row[:, k] = entry
-            least = np.maximum(channel, _RESOLUTION * whole) / number if again else channel / number
+            least = np.maximum(channel, RESOLUTION * whole) / number if again else channel / number
             scale[:, k] = 1.0 / np.sqrt(np.maximum(pivot, least))
             innovation[:, k] = miss * scale[:, k]
         evidence = before + np.log(scale) - 0.5 * innovation * innovation
@@ -326,7 +333,7 @@ def _nodes(
     shares = np.empty((along.shape[0], NODES, *along.shape[1:]))
     weights = np.empty(shares.shape)
     constant = np.log(spread)
-    for k, (node, weight) in enumerate(zip(*_RULE, strict=True)):
+    for k, (node, weight) in enumerate(zip(*RULE, strict=True)):
         z = centre + spread * node
         root = np.abs(1.0 - narrow + z * width)  # for one token the Gaussian has a part below zero
         shares[:, k] = root * root * root

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
+from agents.kernels import AVAILABLE
+from agents.kernels import belief as loops
 from agents.policies.base import Ingredients, PolicyEntry
 from agents.policies.bayesian import Bayesian, inference_of, numbers_of_a_belief, principal_codes
 from agents.prior import Prior
@@ -24,6 +26,9 @@ def widest(variances: Float[np.ndarray, "n C B"], count: int) -> Integer[np.ndar
     """
     tokens, codes, prompts = variances.shape
     chosen = np.empty((tokens, count, prompts), dtype=np.int64)
+    if AVAILABLE:
+        loops.widest(np.ascontiguousarray(variances, dtype=float), _TIE, chosen)
+        return chosen
     remaining = variances.copy()
     for rank in range(count):
         best = np.zeros((tokens, prompts), dtype=np.int64)
@@ -71,6 +76,13 @@ class LevelByLevel(Adaptive):
             codes = np.flatnonzero(scales == level)
             nodes = _nodes(prior, level)
             weights = self.inference.atoms(belief)
+            if AVAILABLE:
+                node_of = np.zeros(len(prior.atoms), dtype=np.int64)
+                for index, node in enumerate(nodes):
+                    node_of[node] = index
+                by_node = codes.reshape(len(nodes), -1)
+                loops.favour(weights, node_of, by_node, 2.0 * prior.power(), _TIE, variances)
+                return widest(variances, self.channels)
             mass = np.stack([fold(weights[:, node]) for node in nodes], axis=1)
             # No variance is as large as E|w|^2.
             likeliest = codes.reshape(len(nodes), -1)[widest(mass, 1)[:, 0]]

@@ -12,6 +12,8 @@ from agents.codebook import Codebook, principal
 from agents.inference.base import Inference
 from agents.inference.exact import NODES, ExactInference
 from agents.inference.gaussian import GaussianInference
+from agents.kernels import AVAILABLE
+from agents.kernels import messages as loops
 from agents.policies.base import Ingredients, PolicyOptions, Sizes
 from agents.prior import Prior
 from agents.reductions import components, dot
@@ -74,6 +76,8 @@ class Bayesian(ABC):
     def emit(self, state: Workspace, tokens: TokenView, round: int) -> Message:
         """An unbiased estimate of u.w from the token's own example, for each direction asked."""
         codes = self.choose(state.belief, round)
+        if AVAILABLE:
+            return Message(codes, self._say(state, tokens, codes))
         inputs = list(np.moveaxis(tokens.inputs, 1, 0))
         vector = list(np.moveaxis(state.vector, 1, 0)) if self.control_variate else None
         residual = tokens.labels if vector is None else tokens.labels - dot(vector, inputs)
@@ -84,6 +88,20 @@ class Bayesian(ABC):
             if vector is not None:
                 values[:, channel] += dot(query, vector)
         return Message(codes, values)
+
+    def _say(
+        self, state: Workspace, tokens: TokenView, codes: Integer[np.ndarray, "n K B"]
+    ) -> Float[np.ndarray, "n K B"]:
+        """What `emit` says, by a compiled loop."""
+        values = np.empty(codes.shape)
+        parts = (codes.astype(np.int64), tokens.inputs, tokens.labels, state.vector)
+        loops.say(
+            *(np.ascontiguousarray(part) for part in parts),
+            self.control_variate,
+            np.ascontiguousarray(self.inference.codebook.directions),
+            values,
+        )
+        return values
 
     def absorb(self, state: Workspace, field: Field, round: int) -> Workspace:
         """Bayes' rule on the fields heard."""
@@ -111,7 +129,12 @@ def inference_of(given: Ingredients) -> Inference[Any]:
     options = given.options
     rule = (given.prior, given.codebook, given.label_noise, given.channel.variance)
     if options.belief == "exact" and not given.prior.factor.shape[1]:
-        return ExactInference(*rule, options.grouped, options.disagreement, options.repeats)
+        law = (options.grouped, options.disagreement, options.repeats)
+        if AVAILABLE:  # who holds no such belief loads no compiler
+            from agents.inference.fast import FastExactInference
+
+            return FastExactInference(*rule, *law, fields=given.rounds * given.channel.channels)
+        return ExactInference(*rule, *law)
     return GaussianInference(*rule, options.belief != "independent")
 
 

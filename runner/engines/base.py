@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from agents.kernels import AVAILABLE
+from agents.kernels import sums as loops
 from agents.step import Aggregate, Detail, Report, Sent, System
 
 if TYPE_CHECKING:  # a token actor loads no networkx
@@ -85,18 +87,40 @@ def aggregate_blocks(mixing: "Mixing", sent: Sent, codes: int, parts: list[np.nd
     The messages are looked through once for many blocks: for each block anew, that would be most of a round.
     """
     if mixing.is_shared:
-        return [Aggregate(*mixing.aggregate(sent.codes, sent.wire, codes, parts[0], sent.spoken))]
+        return [Aggregate(*_sums(mixing, sent, codes, np.zeros(1, dtype=np.int64)))]
     at_once = max(1, _AGGREGATED_BYTES // (24 * codes * sent.wire.shape[2] * len(parts[0])))
     found: list[Aggregate] = []
     for first in range(0, len(parts), at_once):
         some = parts[first : first + at_once]
-        sums = mixing.aggregate(sent.codes, sent.wire, codes, np.concatenate(some), sent.spoken)
+        sums = _sums(mixing, sent, codes, np.concatenate(some))
         ends = np.cumsum([len(part) for part in some])
         found += [
             Aggregate(*(rows[end - len(part) : end] for rows in sums))
             for part, end in zip(some, ends, strict=True)
         ]
     return found
+
+
+def _sums(
+    mixing: "Mixing", sent: Sent, codes: int, receivers: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What some receivers hear, code by code."""
+    if not AVAILABLE:
+        return mixing.aggregate(sent.codes, sent.wire, codes, receivers, sent.spoken)
+    graph, shape = mixing.weights, (len(receivers), codes, sent.wire.shape[2])
+    total, weight, square = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+    loops.aggregate(
+        *(np.asarray(part, dtype=np.int64) for part in (graph.indptr, graph.indices, graph.data)),
+        receivers,
+        sent.codes.astype(np.int64),
+        sent.wire.astype(np.int64),
+        np.zeros((0, 0, 0), dtype=bool) if sent.spoken is None else sent.spoken,
+        sent.spoken is None,
+        total,
+        weight,
+        square,
+    )
+    return total, weight, square
 
 
 def join_sent(blocks: list[Sent]) -> Sent:
