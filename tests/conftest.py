@@ -59,7 +59,7 @@ class ByFile(LoadScopeScheduling):
         return "ray" if "ray" in name.partition("[")[0].split("_") or file in _CLUSTERS else file
 
 
-_CLUSTERS = ("tests/runner/test_engines.py", "tests/runner/test_running_cluster.py")
+_CLUSTERS = tuple(f"tests/runner/test_{name}.py" for name in ("engines", "replay", "running_cluster"))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:

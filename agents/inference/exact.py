@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Float, Int, Integer
 
 from agents.channel import Field
+from agents.inference.answers import NODES
 from agents.inference.base import LEAST_LABEL_NOISE, Inference, log_prior, normalised
 from agents.reductions import components, dot, fold
 
 Array = np.ndarray
-NODES = 5  # of the quadrature over g
 ALONE = 1.0 + 1e-9  # effective number of tokens up to which a token heard but itself
 _LEAST_ROOT = 0.05  # of the cube root of g, which the approximation would let fall below zero
 RESOLUTION = 0.1  # share of its variance that a repeated answer keeps: nodes resolve g no finer

@@ -8,48 +8,14 @@ from jaxtyping import Float, Int
 
 from agents.channel import Field
 from agents.inference import exact
-from agents.inference.exact import NODES, ExactBelief, ExactInference
+from agents.inference.answers import Answers
+from agents.inference.exact import ExactBelief, ExactInference
 from agents.kernels import belief as reading
 from agents.kernels import exact as law
 from agents.kernels.elementary import addresses
 
 Array = np.ndarray
 _LANES = 8  # rows of tables are filled up to a multiple of what a processor adds at once
-
-
-class Answers:
-    """All answers that a chain of beliefs heard, oldest first; a belief knows how many of them are its own.
-
-    A belief that is continued once writes behind its last answer; one that is continued again, where another
-    has written, gets a copy. So a belief never changes.
-    """
-
-    def __init__(self, capacity: int, tokens: int, dim: int, atoms: int, prompts: int) -> None:
-        self.capacity, self.written = capacity, 0
-        nodes = (tokens, prompts, NODES, atoms)
-        self.codes = np.empty((capacity, tokens, prompts), dtype=np.int64)
-        self.counts, self.readings = np.empty((2, capacity, tokens, prompts))
-        self.controls = np.empty((capacity, tokens, dim, prompts))
-        self.shares, self.scales, self.innovations, self.evidences = np.empty((4, capacity, *nodes))
-        self.rows = np.empty((capacity * (capacity - 1) // 2, *nodes))
-
-    def after(self, count: int) -> "Answers":
-        """Where answer `count` can be written, the earlier ones before it."""
-        if count == self.written < self.capacity and self.codes.flags.writeable:
-            return self
-        tokens, dim, prompts = self.controls.shape[1:]
-        room = self.capacity if count < self.capacity else 2 * self.capacity
-        copy = Answers(room, tokens, dim, self.shares.shape[-1], prompts)
-        for ours, theirs in zip(self.first(count), copy.first(count), strict=True):
-            theirs[:] = ours
-        copy.rows[: count * (count - 1) // 2] = self.rows[: count * (count - 1) // 2]
-        copy.written = count
-        return copy
-
-    def first(self, count: int) -> tuple[Array, ...]:
-        """All of the first answers but the factor, whose entries between different codes are unset."""
-        parts = (self.codes, self.counts, self.readings, self.controls, self.shares, self.scales)
-        return tuple(part[:count] for part in (*parts, self.innovations, self.evidences))
 
 
 NOTHING = Answers(0, 0, 0, 0, 0)

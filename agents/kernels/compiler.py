@@ -10,7 +10,7 @@ from typing import Any
 
 OFF = "TOKENFIELD_NUMPY"  # set to 1, numpy's code is used throughout
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-_TYPES = {"i": "int64", "u": "uint64", "f": "float64", "b": "boolean"}
+_TYPES = {"s": "int32", "i": "int64", "u": "uint64", "f": "float64", "b": "boolean"}
 _MODULES = ("belief", "draws", "exact", "messages", "sums")
 _LOOPS: "list[Compiled]" = []
 
@@ -55,9 +55,9 @@ def compiled(signature: str) -> Callable[[Callable[..., Any]], Compiled]:
     The order of additions is kept, and nothing is contracted or taken to be finite.
 
     Args:
-        signature: type of the result, `v` for none, then one word for each argument: i, u, f, b for int64,
-            uint64, float64, boolean, and the number of axes, as in `f3`; a capital letter for an array that
-            is written to. All arrays are contiguous.
+        signature: type of the result, `v` for none, then one word for each argument: s, i, u, f, b for
+            int32, int64, uint64, float64, boolean, and the number of axes, as in `f3`; a capital letter for
+            an array that is written to. All arrays are contiguous.
 
     Example:
         >>> import numpy as np

@@ -9,7 +9,7 @@ from agents.kernels.compiler import compiled
 Array = NDArray[Any]
 
 
-@compiled("v i1 i1 i1 i1 i3 i3 b3 b0 I3 I3 I3")
+@compiled("v i1 s1 i1 i1 i3 i3 b3 b0 I3 I3 I3")
 def aggregate(
     starts: Array, senders: Array, weights: Array, receivers: Array, codes: Array, wire: Array,
     spoken: Array, all_spoke: bool, total: Array, weight: Array, square: Array,

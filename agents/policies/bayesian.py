@@ -9,8 +9,9 @@ from jaxtyping import Float, Integer
 
 from agents.channel import Field, Message
 from agents.codebook import Codebook, principal
+from agents.inference.answers import NODES
 from agents.inference.base import Inference
-from agents.inference.exact import NODES, ExactInference
+from agents.inference.exact import ExactInference
 from agents.inference.gaussian import GaussianInference
 from agents.kernels import AVAILABLE
 from agents.kernels import messages as loops

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from agents.channel import Field, Message
+from agents.inference.answers import Answers
 from agents.policies.base import Checked, Mistake, Policy
 from agents.task import TokenView
 
@@ -274,6 +275,8 @@ def _mapped(change: Callable[[np.ndarray], np.ndarray], state: Any) -> Any:
     if isinstance(state, tuple):
         parts = [_mapped(change, part) for part in state]
         return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
-    if state is None:
-        return None
+    if isinstance(state, Answers):
+        return state.changed(change)
+    if state is None or isinstance(state, int):  # a count that all prompts share
+        return state
     raise ValueError(f"a workspace holds a {type(state).__name__}: only arrays and tuples can be patched")

@@ -81,46 +81,83 @@ def join_reports(reports: list[Report]) -> Report:
     )
 
 
-def aggregate_blocks(mixing: "Mixing", sent: Sent, codes: int, parts: list[np.ndarray]) -> list[Aggregate]:
-    """What each block of receivers hears; a single aggregate if all hear the same.
+class Rows(NamedTuple):
+    """Rows of a graph, compressed: row r hears `senders[starts[r]:starts[r + 1]]` with these integer weights.
 
-    The messages are looked through once for many blocks: for each block anew, that would be most of a round.
+    Attributes:
+        starts: of each row, and the end of the last [rows + 1].
+        senders: whom it hears.
+        weights: with which weight.
     """
-    if mixing.is_shared:
-        return [Aggregate(*_sums(mixing, sent, codes, np.zeros(1, dtype=np.int64)))]
+
+    starts: np.ndarray
+    senders: np.ndarray
+    weights: np.ndarray
+
+
+def rows_of(mixing: "Mixing") -> Rows:
+    """All rows of a graph; a single one where all hear the same."""
+    graph = mixing.weights
+    return Rows(
+        np.asarray(graph.indptr, dtype=np.int64),
+        np.asarray(graph.indices, dtype=np.int32),
+        np.asarray(graph.data, dtype=np.int64),
+    )
+
+
+def some_rows(rows: Rows, receivers: np.ndarray) -> tuple[Rows, np.ndarray]:
+    """Some rows on the tokens that they hear; and which tokens these are."""
+    counts = rows.starts[receivers + 1] - rows.starts[receivers]
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    entries = np.arange(starts[-1]) + np.repeat(rows.starts[receivers] - starts[:-1], counts)
+    heard, senders = np.unique(rows.senders[entries], return_inverse=True)
+    return Rows(starts, senders.astype(np.int32), rows.weights[entries]), heard
+
+
+def summed(rows: Rows, receivers: np.ndarray, sent: Sent, codes: int) -> Aggregate:
+    """What some receivers hear, code by code: exact integers, whatever the order.
+
+    Raises:
+        ValueError: if a row hears a token that sent nothing.
+    """
+    if len(rows.senders) and int(rows.senders.max()) >= len(sent.wire):
+        raise ValueError(f"messages of {len(sent.wire)} tokens, and a graph of {int(rows.senders.max()) + 1}")
+    shape = (len(receivers), codes, sent.wire.shape[2])
+    sums = Aggregate(*(np.zeros(shape, dtype=np.int64) for _ in range(3)))
+    asked, wire = sent.codes.astype(np.int64), sent.wire.astype(np.int64)
+    if AVAILABLE:
+        spoken = np.zeros((0, 0, 0), dtype=bool) if sent.spoken is None else sent.spoken
+        loops.aggregate(*rows, receivers, asked, wire, spoken, sent.spoken is None, *sums)
+        return sums
+    for code in range(codes):
+        said = asked == code
+        if sent.spoken is not None:
+            said &= sent.spoken
+        voices, values = said.sum(axis=1), np.where(said, wire, 0).sum(axis=1)
+        for row, receiver in enumerate(receivers):
+            part = slice(rows.starts[receiver], rows.starts[receiver + 1])
+            senders, weights = rows.senders[part], rows.weights[part, None]
+            sums.total[row, code] = (weights * values[senders]).sum(axis=0)
+            sums.weight[row, code] = (weights * voices[senders]).sum(axis=0)
+            sums.square[row, code] = (weights**2 * voices[senders]).sum(axis=0)
+    return sums
+
+
+def aggregate_blocks(rows: "Rows", sent: Sent, codes: int, parts: list[np.ndarray]) -> list[Aggregate]:
+    """What each block of receivers hears; a single aggregate if all hear the same."""
+    if len(rows.starts) == 2:
+        return [summed(rows, np.zeros(1, dtype=np.int64), sent, codes)]
     at_once = max(1, _AGGREGATED_BYTES // (24 * codes * sent.wire.shape[2] * len(parts[0])))
     found: list[Aggregate] = []
     for first in range(0, len(parts), at_once):
         some = parts[first : first + at_once]
-        sums = _sums(mixing, sent, codes, np.concatenate(some))
+        sums = summed(rows, np.concatenate(some), sent, codes)
         ends = np.cumsum([len(part) for part in some])
         found += [
-            Aggregate(*(rows[end - len(part) : end] for rows in sums))
+            Aggregate(*(part_sums[end - len(part) : end] for part_sums in sums))
             for part, end in zip(some, ends, strict=True)
         ]
     return found
-
-
-def _sums(
-    mixing: "Mixing", sent: Sent, codes: int, receivers: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What some receivers hear, code by code."""
-    if not AVAILABLE:
-        return mixing.aggregate(sent.codes, sent.wire, codes, receivers, sent.spoken)
-    graph, shape = mixing.weights, (len(receivers), codes, sent.wire.shape[2])
-    total, weight, square = (np.zeros(shape, dtype=np.int64) for _ in range(3))
-    loops.aggregate(
-        *(np.asarray(part, dtype=np.int64) for part in (graph.indptr, graph.indices, graph.data)),
-        receivers,
-        sent.codes.astype(np.int64),
-        sent.wire.astype(np.int64),
-        np.zeros((0, 0, 0), dtype=bool) if sent.spoken is None else sent.spoken,
-        sent.spoken is None,
-        total,
-        weight,
-        square,
-    )
-    return total, weight, square
 
 
 def join_sent(blocks: list[Sent]) -> Sent:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from agents.step import Aggregate, Sent, System, draw_block, step
-from runner.engines.base import Outcome, aggregate_blocks, join_reports, join_sent
+from runner.engines.base import Outcome, aggregate_blocks, join_reports, join_sent, rows_of
 from runner.errors import expect_count
 from topology.mixing import Mixing
 from topology.partition import blocks
@@ -42,6 +42,7 @@ class LocalEngine:
         """The rounds 0..L of a batch of prompts, in order."""
         per_block = self.block or max(1, _CACHED // len(prompts))
         parts = blocks(mixing.tokens, per_block)
+        rows = rows_of(mixing)
         drawn = [draw_block(system, part, prompts) for part in parts]
         states: list[Any] = [None] * len(parts)
         sent: list[Sent | None] = [None] * len(parts)
@@ -51,7 +52,7 @@ class LocalEngine:
             began = perf_counter()
             before = _joined(sent)
             if before is not None:
-                heard = aggregate_blocks(mixing, before, system.policy.codes, parts)
+                heard = aggregate_blocks(rows, before, system.policy.codes, parts)
                 aggregates = [*heard] if len(heard) == len(parts) else [heard[0]] * len(parts)
             steps = [
                 step(system, block, state, own, aggregate, index, detail)

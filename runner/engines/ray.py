@@ -1,8 +1,6 @@
-"""The Ray engine: one actor for each block of token positions, a hub that sums integers.
+"""The Ray engine: one actor for each block of token positions, and a hub between them.
 
-A step is a pure function of its arguments. The workspace travels as an object reference, so an actor
-that is lost and restarted computes the same bits from the same arguments. Nothing is fetched while
-rounds are submitted: all rounds are in flight, and results are collected in order.
+Here is how a cluster is joined or started, and actors with it; `runner.engines.rounds` plays on them.
 """
 
 import logging
@@ -11,19 +9,22 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from time import monotonic, perf_counter
+from time import monotonic
 from types import NoneType
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import psutil
 import ray
 
-from agents.step import Aggregate, Block, Sent, Step, System, draw_block, step
+from agents.step import System
 from analysis.guard import PACKAGES
 from analysis.resources import available_cores, available_memory
-from runner.engines.base import Outcome, aggregate_blocks, join_reports, join_sent
+from runner.engines.actors import Hub, TokenActor
+from runner.engines.base import Outcome
 from runner.engines.environment import prepare
+from runner.engines.rounds import Rounds
 from runner.errors import RunError, UsageError, expect, expect_count
 from runner.source import fingerprint, folder_of
 from topology.partition import blocks
@@ -41,50 +42,6 @@ _ACTOR_BYTES = 60 * 2**20  # memory of an idle actor process
 _RESTARTS = 20  # of an actor that dies: one that dies whenever it starts ends the run
 _GRACE = 3  # seconds in which processes end by themselves
 _STALLED = 180  # seconds without one more actor that is up
-
-
-class TokenActor:
-    """One block of token positions. It keeps no state but a memo of what its tokens know."""
-
-    def __init__(self) -> None:
-        self._key = ""
-        self._block: Block | None = None
-
-    def fingerprint(self) -> str:
-        """The code that this actor runs."""
-        return fingerprint()
-
-    def step(
-        self,
-        key: str,
-        system: System,
-        positions: np.ndarray,
-        prompts: range,
-        state: Any,
-        sent: Sent | None,
-        aggregate: Aggregate | None,
-        round: int,
-        detail: bool,
-    ) -> Step:
-        """One step of the block; `key` names (system, positions, prompts)."""
-        if self._block is None or key != self._key:
-            self._block, self._key = draw_block(system, positions, prompts), key
-        return step(system, self._block, state, sent, aggregate, round, detail)
-
-
-class Hub:
-    """Sums what all tokens said, for every block of receivers."""
-
-    def fingerprint(self) -> str:
-        """The code that this actor runs."""
-        return fingerprint()
-
-    def aggregate(
-        self, mixing: "Mixing", count: int, parts: list[np.ndarray], *sent: Sent
-    ) -> Aggregate | list[Aggregate]:
-        """One aggregate for each block; a single one if all receivers hear the same."""
-        aggregates = aggregate_blocks(mixing, join_sent(list(sent)), count, parts)
-        return aggregates if len(aggregates) > 1 else aggregates[0]
 
 
 def connect(address: str | None = None, folder: str | None = None) -> bool:
@@ -206,7 +163,7 @@ class RayEngine:
         self.actors: list[Any] = []
         self.hub: Any = None
         self._workers: list[psutil.Process] = []
-        self._runs = 0
+        self._runs, self._name = 0, uuid4().hex
 
     def play(
         self,
@@ -223,51 +180,22 @@ class RayEngine:
         self._runs += 1
         run = self._runs
         try:
-            reports, spoken = self._submit(system, mixing, prompts, actors, parts, detail, messages)
-            yield from _collect(reports, spoken, (0, system.channel.channels, len(prompts)))
+            key = f"{self._name}-{run}"
+            rounds = Rounds(key, actors, self.hub, system, mixing, prompts, parts, detail, messages)
+            outcomes, index = rounds.outcomes(), 0
+            while True:
+                with _told(f"round {index} failed on the cluster"):
+                    outcome = next(outcomes, None)
+                if outcome is None:
+                    break
+                yield outcome
+                index += 1
         except Exception:
             raise
         except BaseException:  # rounds that nobody waits for are in flight: the next run would wait for them
             if run == self._runs:
                 self._end_actors()
             raise
-
-    def _submit(
-        self,
-        system: System,
-        mixing: "Mixing",
-        prompts: range,
-        actors: list[Any],
-        parts: list[np.ndarray],
-        detail: bool,
-        messages: bool,
-    ) -> tuple[list[list[Any]], list[list[Any]]]:
-        """References to the reports of all rounds, and to the messages that began them."""
-        heard = 1 if mixing.is_shared else len(parts)
-        shared_system, shared_mixing = ray.put(system), ray.put(mixing)
-        states: list[Any] = [None] * len(parts)
-        sent: list[Any] = [None] * len(parts)
-        aggregates: list[Any] = [None] * len(parts)
-        reports: list[list[Any]] = []
-        spoken: list[list[Any]] = []
-        for index in range(system.rounds + 1):
-            if index:
-                summed = self.hub.aggregate.options(num_returns=heard).remote(
-                    shared_mixing, system.policy.codes, parts, *sent
-                )
-                aggregates = [summed] * len(parts) if heard == 1 else summed
-            spoken.append(sent if messages and index else [])
-            triples = [
-                actor.step.options(num_returns=3).remote(
-                    f"{self._runs}", shared_system, part, prompts, state, own, aggregate, index, detail
-                )
-                for actor, part, state, own, aggregate in zip(
-                    actors, parts, states, sent, aggregates, strict=True
-                )
-            ]
-            states, sent, told = ([triple[k] for triple in triples] for k in range(3))
-            reports.append(told)
-        return reports, spoken
 
     def close(self) -> None:
         """End the actors, and the cluster if it was started here."""
@@ -299,7 +227,7 @@ class RayEngine:
 
     def _start(self, kind: type, count: int) -> list[Any]:
         """New actors, all of them up; none if that fails or is interrupted."""
-        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": _RESTARTS, "max_task_retries": -1}
+        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": _RESTARTS, "max_task_retries": 0}
         actor: Any = ray.remote(**options)(kind)
         fresh = [actor.remote() for _ in range(count)]
         try:
@@ -379,18 +307,3 @@ def _waits_for() -> str:
         return "no memory is left for more"
     busy = psutil.getloadavg()[0] / available_cores()
     return "their processes are being started" + (f" ({busy:.0f} want each core)" if busy >= 2 else "")
-
-
-def _collect(
-    reports: list[list[Any]], spoken: list[list[Any]], empty: tuple[int, int, int]
-) -> Iterator[Outcome]:
-    """Fetch the rounds in order; what was fetched is let go."""
-    clipped, scalars = np.zeros(empty, dtype=bool), 0
-    for index, told in enumerate(reports):
-        began = perf_counter()
-        with _told(f"round {index} failed on the cluster"):
-            report = join_reports(ray.get(told))
-            sent = join_sent(ray.get(spoken[index])) if spoken[index] else None
-        reports[index], spoken[index] = [], []
-        yield Outcome(index, report, sent, clipped, scalars, perf_counter() - began)
-        clipped, scalars = report.clipped, report.scalars

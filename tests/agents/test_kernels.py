@@ -29,7 +29,7 @@ from agents.rng import Purpose, normals_at, uniforms
 from agents.step import Sent
 from runner.built import build
 from runner.config.experiment import Experiment
-from runner.engines.base import aggregate_blocks
+from runner.engines.base import aggregate_blocks, rows_of
 from runner.engines.local import LocalEngine
 from topology.families import Family
 from topology.mixing import mixing_of
@@ -143,9 +143,9 @@ def test_sums_have_the_bits_of_numpy(
     wire = draws.integers(0, 2**31, codes.shape).astype(np.uint32)
     spoken = draws.random(codes.shape) < 0.6 if quiet else None
     parts = [np.arange(5), np.arange(5, 12)]
-    plain = aggregate_blocks(mixing, Sent(codes, wire, spoken), 5, parts)
+    plain = aggregate_blocks(rows_of(mixing), Sent(codes, wire, spoken), 5, parts)
     in_numpy.setattr(runner.engines.base, "AVAILABLE", True)
-    fast = aggregate_blocks(mixing, Sent(codes, wire, spoken), 5, parts)
+    fast = aggregate_blocks(rows_of(mixing), Sent(codes, wire, spoken), 5, parts)
     assert len(plain) == len(fast)
     for mine, theirs in zip(fast, plain, strict=True):
         for sums, expected in zip(mine, theirs, strict=True):

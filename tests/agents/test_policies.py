@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from agents.inference.answers import Answers
 from agents.inference.exact import ExactBelief
-from agents.inference.fast import Answers
 from agents.policies.base import Policy
 from agents.policies.learned import Affine, Layer, Learned
 from agents.prior import draw_latent
