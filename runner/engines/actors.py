@@ -6,6 +6,7 @@ it what it heard. So a process that was lost and came back, which knows nothing,
 that are not its own.
 """
 
+import gc
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +59,7 @@ class TokenActor:
     """One block of token positions."""
 
     def __init__(self) -> None:
+        gc.freeze()  # what imports made stays: no collection has to walk it again
         self._key, self._round = "", -1
         self._last: Any = None
         self._state: Any = None

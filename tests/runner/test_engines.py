@@ -102,6 +102,19 @@ def test_more_actors_than_memory_are_refused_before_one_is_started(ray_engine: "
     assert ray_engine.actors == before
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_change_no_bit(threads: int) -> None:
+    result = simulate(EXPERIMENT, engine=LocalEngine(block=3, threads=threads))
+    np.testing.assert_array_equal(result.prompt_risk, simulate(EXPERIMENT, engine=LocalEngine()).prompt_risk)
+
+
+def test_a_thread_that_fails_ends_the_run() -> None:
+    weights = random_transformer(7, 1, 3)
+    broken, engine = replace(weights, readout=weights.readout * 1e308), LocalEngine(block=1, threads=4)
+    with pytest.raises(RunError, match="not finite"), np.errstate(all="ignore"):
+        simulate(EXPERIMENT.with_values({"policy.kind": "learned"}), engine=engine, learned=broken)
+
+
 def test_an_actor_that_is_killed_changes_no_bit(ray_engine: "RayEngine") -> None:
     """kill -9 of token actors and of the hub while rounds are in flight, at moments spread over the run."""
     import ray
