@@ -20,9 +20,9 @@ class Answers:
         self.capacity, self.written = capacity, 0
         nodes = (tokens, prompts, NODES, atoms)
         self.codes = np.empty((capacity, tokens, prompts), dtype=np.int64)
-        self.counts, self.readings = np.empty((2, capacity, tokens, prompts))
+        self.fields = np.empty((capacity, tokens, 5, prompts))
         self.controls = np.empty((capacity, tokens, dim, prompts))
-        self.shares, self.scales, self.innovations, self.evidences = np.empty((4, capacity, *nodes))
+        self.scales, self.innovations, self.evidences = (np.empty((capacity, *nodes)) for _ in range(3))
         self.rows = np.empty((capacity * (capacity - 1) // 2, *nodes))
 
     def after(self, count: int) -> "Answers":
@@ -31,31 +31,28 @@ class Answers:
             return self
         tokens, dim, prompts = self.controls.shape[1:]
         room = self.capacity if count < self.capacity else 2 * self.capacity
-        copy = Answers(room, tokens, dim, self.shares.shape[-1], prompts)
-        for ours, theirs in zip(self.first(count), copy.first(count), strict=True):
+        copy = Answers(room, tokens, dim, self.scales.shape[-1], prompts)
+        for ours, theirs in zip(self._parts(count), copy._parts(count), strict=True):
             theirs[:] = ours
-        copy.rows[: count * (count - 1) // 2] = self.rows[: count * (count - 1) // 2]
         copy.written = count
         return copy
 
     def changed(self, change: Callable[[Array], Array]) -> "Answers":
         """A copy with every array changed, each handed over with tokens first and prompts last."""
         tokens, dim, prompts = self.controls.shape[1:]
-        copy = Answers(self.capacity, tokens, dim, self.shares.shape[-1], prompts)
+        copy = Answers(self.capacity, tokens, dim, self.scales.shape[-1], prompts)
         copy.written = self.written
-        pairs = self.written * (self.written - 1) // 2
-        kept = zip(
-            (*self.first(self.written), self.rows[:pairs]),
-            (*copy.first(self.written), copy.rows[:pairs]),
-            strict=True,
-        )
+        kept = zip(self._parts(self.written), copy._parts(self.written), strict=True)
         for ours, theirs in kept:
             axis = 1 if ours.ndim == 5 else -1  # of the prompts, in what is kept of one answer
             for mine, there in zip(ours, theirs, strict=True):
                 there[:] = np.moveaxis(change(np.moveaxis(mine, axis, -1)), -1, axis)
         return copy
 
-    def first(self, count: int) -> tuple[Array, ...]:
-        """All of the first answers but the factor, whose entries between different codes are unset."""
-        parts = (self.codes, self.counts, self.readings, self.controls, self.shares, self.scales)
-        return tuple(part[:count] for part in (*parts, self.innovations, self.evidences))
+    def first(self, count: int) -> tuple[Array, Array, Array]:
+        """Codes, fields and controls of the first answers, which all else follows from."""
+        return self.codes[:count], self.fields[:count], self.controls[:count]
+
+    def _parts(self, count: int) -> tuple[Array, ...]:
+        parts = (self.scales, self.innovations, self.evidences)
+        return (*self.first(count), *(part[:count] for part in parts), self.rows[: count * (count - 1) // 2])

@@ -144,8 +144,8 @@ class FastExactInference(ExactInference):
         law.hear(
             addresses(), answers is not None, t, code, value, effective, noise, spread, control, atoms,
             directions, table, nodes, logs, self.label_noise**2, exact.RESOLUTION, repeats, exact.ALONE,
-            self._by_atom, room.codes, room.counts, room.readings, room.controls, room.shares, room.scales,
-            room.innovations, room.evidences, room.rows, log_weights, alone, times, weights, mean,
+            self._by_atom, room.codes, room.fields, room.controls, room.scales, room.innovations,
+            room.evidences, room.rows, log_weights, alone, times, weights, mean,
         )  # fmt: skip
         if answers is not None:
             answers.written = t + 1

@@ -19,16 +19,13 @@ LEAST_ROOT = 0.05  # of the cube root of g, which the approximation would let fa
 _WIDE = NODES * LANES
 
 
-@compiled(
-    "v i2 b0 i0 i2 f2 f2 f2 f2 f3 f2 f2 f2 f1 f1 f0 f0 f0 f0 f2 I3 F3 F3 F4 F5 F5 F5 F5 F5 F3 F3 I3 F3 F3"
-)
+@compiled("v i2 b0 i0 i2 f2 f2 f2 f2 f3 f2 f2 f2 f1 f1 f0 f0 f0 f0 f2 I3 F4 F4 F5 F5 F5 F5 F3 F3 I3 F3 F3")
 def hear(
     loops: Array, grouped: bool, t: int, code: Array, value: Array, effective: Array, noise: Array,
     around: Array, control: Array, atoms: Array, directions: Array, table: Array, nodes: Array, logs: Array,
     label_variance: float, resolution: float, repeats: float, alone_up_to: float, by_atom: Array,
-    codes: Array, counts: Array, readings: Array, controls: Array, shares: Array, scales: Array,
-    innovations: Array, evidences: Array, rows: Array, log_weights: Array, alone: Array, times: Array,
-    weights: Array, mean: Array,
+    codes: Array, fields: Array, controls: Array, scales: Array, innovations: Array, evidences: Array,
+    rows: Array, log_weights: Array, alone: Array, times: Array, weights: Array, mean: Array,
 ) -> None:  # fmt: skip
     """Update a belief on one field, and read it.
 
@@ -43,10 +40,13 @@ def hear(
         nodes, logs: of the quadrature, and the logarithms of their weights [Q].
         label_variance, resolution, repeats, alone_up_to: constants of the law.
         by_atom: the atoms again [M, lanes].
-        codes, counts, readings: of all answers [T, n, B].
+        codes: of all answers [T, n, B].
+        fields: of all answers the number of tokens, u.v, the value less that, the channel's variance, and
+            sigma^2 + Delta [T, n, 5, B].
         controls: of all answers [T, n, d, B].
-        shares, scales, innovations, evidences: of all answers [T, n, B, Q, M].
-        rows: of each pair t > s of answers, at t (t - 1) / 2 + s [pairs, n, B, Q, M].
+        scales, innovations, evidences: of answers that are not the first to their code, which the field
+            alone tells [T, n, B, Q, M].
+        rows: of each pair t > s of answers to a code, at t (t - 1) / 2 + s [pairs, n, B, Q, M].
         log_weights, alone, times: of the belief before, which become those after.
         weights, mean: of the belief after.
     """
@@ -61,9 +61,13 @@ def hear(
     pivot, miss = carray(stack(LANES), (LANES,)), carray(stack(LANES), (LANES,))
     common, entry = carray(stack(LANES), (LANES,)), carray(stack(LANES), (LANES,))
     before, half = carray(stack(_WIDE), (_WIDE,)), carray(stack(_WIDE), (_WIDE,))
-    evidence = carray(stack(_WIDE), (_WIDE,))
+    evidence, share = carray(stack(_WIDE), (_WIDE,)), carray(stack(_WIDE), (_WIDE,))
+    missed, half_1 = carray(stack(_WIDE), (_WIDE,)), carray(stack(_WIDE), (_WIDE,))
+    scale_1, missed_1 = carray(stack(_WIDE), (_WIDE,)), carray(stack(_WIDE), (_WIDE,))
+    evidence_1, before_1 = carray(stack(_WIDE), (_WIDE,)), carray(stack(_WIDE), (_WIDE,))
+    along_1, rest_1 = carray(stack(LANES), (LANES,)), carray(stack(LANES), (LANES,))
     same, terms, lanes = np.empty(t, np.int64), np.empty(max(many, LANES)), np.empty(by_atom.shape[1])
-    chunk = min(many, LANES)
+    chunk, repeated = min(many, LANES), np.empty(LANES, np.bool_)
     tile, again, base = LANES // chunk, grouped and t > 0, t * (t - 1) // 2
     for first in range(0, code.size, tile):
         size = min(tile, code.size - first)
@@ -93,7 +97,9 @@ def hear(
                     rest[o + m] = max(rest[o + m] - a * a, 0.0) + added
                     number[o + m], channel[o + m], excess[o + m], width[o + m] = tokens, apart, less, root
                 if grouped and m0 == 0:
-                    codes[t, i, b], counts[t, i, b], readings[t, i, b] = c, tokens, read
+                    codes[t, i, b] = c
+                    fields[t, i, 0, b], fields[t, i, 1, b], fields[t, i, 2, b] = tokens, read, less
+                    fields[t, i, 3, b], fields[t, i, 4, b] = apart, added
                     for k in range(dim):
                         controls[t, i, k, b] = control[i, k, b]
 
@@ -114,42 +120,92 @@ def hear(
                 start[j] = 1.0 - narrow
             logarithms(loops, constant, count)
 
-            if not grouped:  # each node's law of the field: `evidence` takes its scale
-                for k in range(NODES):
-                    node, o = nodes[k], k * count
-                    weight = logs[k] + 0.5 * node * node
-                    for j in range(count):
-                        z = middle[j] + spread[j] * node
-                        root = abs(start[j] + z * width[j])
-                        g = root * root * root
-                        variance = (g * rest[j] + channel[j]) / number[j]
-                        scale = 1.0 / sqrt(max(variance, channel[j] / number[j]))
-                        innovation = (excess[j] - g * along[j]) * scale
-                        evidence[o + j] = scale
-                        half[o + j] = 0.5 * innovation * innovation
-                        before[o + j] = weight + constant[j] - 0.5 * z * z
-            for p in range(size if grouped else 0):  # the same, given the earlier answers to the code
+            for k in range(NODES):  # each node's law of the field: `evidence` takes its scale
+                node, o = nodes[k], k * count
+                weight = logs[k] + 0.5 * node * node
+                for j in range(count):
+                    z = middle[j] + spread[j] * node
+                    root = abs(start[j] + z * width[j])
+                    g = root * root * root
+                    variance = g * rest[j]
+                    least = channel[j]
+                    if again:
+                        least = max(least, resolution * variance)
+                    scale = 1.0 / sqrt(max((variance + channel[j]) / number[j], least / number[j]))
+                    innovation = (excess[j] - g * along[j]) * scale
+                    share[o + j] = g
+                    evidence[o + j] = scale
+                    missed[o + j] = innovation
+                    half[o + j] = 0.5 * innovation * innovation
+                    before[o + j] = weight + constant[j] - 0.5 * z * z
+            for p in range(size if again else 0):  # the same, given the earlier answers to the code
                 i, b, l0 = (first + p) // prompts, (first + p) % prompts, p * now
                 c, earlier = code[i, b], 0
                 for s in range(t):
                     if codes[s, i, b] == c:
                         same[earlier] = s
                         earlier += 1
+                repeated[p] = earlier > 0
+                if not earlier:
+                    continue
+                # The first answer, as it was heard.
+                s = same[0]
+                tokens, read, less = fields[s, i, 0, b], fields[s, i, 1, b], fields[s, i, 2, b]
+                apart, added = fields[s, i, 3, b], fields[s, i, 4, b]
+                v = controls[s, i, 0, b]
+                for m in range(now):
+                    q = atoms[0, m0 + m] - v
+                    rest_1[m] = q * q
+                for k in range(1, dim):
+                    v = controls[s, i, k, b]
+                    for m in range(now):
+                        q = atoms[k, m0 + m] - v
+                        rest_1[m] += q * q
+                narrow = 2.0 / (9.0 * tokens)
+                root = sqrt(narrow)
+                for m in range(now):
+                    a = table[c, m0 + m] - read
+                    along_1[m] = a
+                    rest_1[m] = max(rest_1[m] - a * a, 0.0) + added
+                    slope = 3.0 * root * a
+                    variance = (rest_1[m] + apart) / tokens
+                    shift = slope * (less - a) / (variance + slope * slope)
+                    common[m] = max(1.0 + 3.0 * root * shift, LEAST_ROOT**3)
+                cube_roots(loops, common, now)
+                for m in range(now):
+                    r = common[m]
+                    there = r * r
+                    slope = 3.0 * root * along_1[m] * there
+                    variance = (there * r * rest_1[m] + apart) / tokens
+                    common[m] = (r - 1.0 + narrow) / root
+                    entry[m] = sqrt(variance / (variance + slope * slope))
+                    pivot[m] = entry[m]
+                logarithms(loops, pivot, now)
                 for k in range(NODES):
-                    node, o = nodes[k], k * count + l0
+                    node, o, w0 = nodes[k], k * count + l0, k * now
                     weight = logs[k] + 0.5 * node * node
-                    if earlier:
-                        last = same[earlier - 1]
-                        for m in range(now):
-                            shares[t, i, b, k, m0 + m] = shares[last, i, b, k, m0 + m]
+                    for m in range(now):
+                        z = common[m] + entry[m] * node
+                        r = abs((1.0 - narrow) + z * root)
+                        g = r * r * r
+                        variance = g * rest_1[m]
+                        least = max(apart, resolution * variance) if s else apart
+                        scale_1[w0 + m] = 1.0 / sqrt(max((variance + apart) / tokens, least / tokens))
+                        missed_1[w0 + m] = (less - g * along_1[m]) * scale_1[w0 + m]
+                        evidence_1[w0 + m] = scale_1[w0 + m]
+                        half_1[w0 + m] = 0.5 * missed_1[w0 + m] * missed_1[w0 + m]
+                        before_1[w0 + m] = weight + pivot[m] - 0.5 * z * z
+                        share[o + m] = g
+                logarithms(loops, evidence_1, NODES * now)
+                last = same[earlier - 1]
+                for k in range(NODES):
+                    o, w0 = k * count + l0, k * now
+                    if earlier > 1:
                         for m in range(now):
                             before[o + m] = evidences[last, i, b, k, m0 + m]
                     else:
                         for m in range(now):
-                            z = middle[l0 + m] + spread[l0 + m] * node
-                            root = abs(start[l0 + m] + z * width[l0 + m])
-                            shares[t, i, b, k, m0 + m] = root * root * root
-                            before[o + m] = weight + constant[l0 + m] - 0.5 * z * z
+                            before[o + m] = before_1[w0 + m] + evidence_1[w0 + m] - half_1[w0 + m]
                 for e in range(earlier):
                     s = same[e]
                     v, w = control[i, 0, b], controls[s, i, 0, b]
@@ -159,44 +215,55 @@ def hear(
                         v, w = control[i, k, b], controls[s, i, k, b]
                         for m in range(now):
                             common[m] += (atoms[k, m0 + m] - v) * (atoms[k, m0 + m] - w)
-                    root, read = sqrt(counts[t, i, b] * counts[s, i, b]), readings[s, i, b]
+                    root, read = sqrt(number[l0] * fields[s, i, 0, b]), fields[s, i, 1, b]
                     for m in range(now):
                         shared = common[m] - along[l0 + m] * (table[c, m0 + m] - read) + label_variance
                         common[m] = shared / root
                     for k in range(NODES):
+                        o, w0 = k * count + l0, k * now
                         for m in range(now):
-                            entry[m] = shares[t, i, b, k, m0 + m] * common[m]
+                            entry[m] = share[o + m] * common[m]
                         for f in range(e):
                             mine, theirs = base + same[f], s * (s - 1) // 2 + same[f]
                             for m in range(now):
                                 entry[m] -= rows[mine, i, b, k, m0 + m] * rows[theirs, i, b, k, m0 + m]
+                        if e:
+                            for m in range(now):
+                                entry[m] = entry[m] * scales[s, i, b, k, m0 + m]
+                        else:
+                            for m in range(now):
+                                entry[m] = entry[m] * scale_1[w0 + m]
                         for m in range(now):
-                            rows[base + s, i, b, k, m0 + m] = entry[m] * scales[s, i, b, k, m0 + m]
+                            rows[base + s, i, b, k, m0 + m] = entry[m]
                 for k in range(NODES):
-                    o = k * count + l0
+                    o, w0 = k * count + l0, k * now
                     for m in range(now):
-                        g = shares[t, i, b, k, m0 + m]
+                        g = share[o + m]
                         pivot[m] = (g * rest[l0 + m] + channel[l0 + m]) / number[l0 + m]
                         miss[m] = excess[l0 + m] - g * along[l0 + m]
                     for e in range(earlier):
                         s = same[e]
                         for m in range(now):
-                            x = rows[base + s, i, b, k, m0 + m]
-                            pivot[m] -= x * x
-                            miss[m] -= x * innovations[s, i, b, k, m0 + m]
+                            entry[m] = rows[base + s, i, b, k, m0 + m]
+                        for m in range(now):
+                            pivot[m] -= entry[m] * entry[m]
+                        if e:
+                            for m in range(now):
+                                miss[m] -= entry[m] * innovations[s, i, b, k, m0 + m]
+                        else:
+                            for m in range(now):
+                                miss[m] -= entry[m] * missed_1[w0 + m]
                     for m in range(now):
-                        least = channel[l0 + m]
-                        if again:
-                            least = max(least, resolution * (shares[t, i, b, k, m0 + m] * rest[l0 + m]))
+                        least = max(channel[l0 + m], resolution * (share[o + m] * rest[l0 + m]))
                         scale = 1.0 / sqrt(max(pivot[m], least / number[l0 + m]))
                         innovation = miss[m] * scale
                         evidence[o + m] = scale
+                        missed[o + m] = innovation
                         half[o + m] = 0.5 * innovation * innovation
-                        entry[m] = innovation
-                    for m in range(now):
+                    for m in range(now):  # what later answers to the code will need
                         scales[t, i, b, k, m0 + m] = evidence[o + m]
                     for m in range(now):
-                        innovations[t, i, b, k, m0 + m] = entry[m]
+                        innovations[t, i, b, k, m0 + m] = missed[o + m]
 
             logarithms(loops, evidence, NODES * count)
             for j in range(NODES * count):
@@ -217,8 +284,10 @@ def hear(
                     for j in range(count):
                         total_before[j] += before[k * count + j]
                 logarithms(loops, total_before, count)
-            for p in range(size if grouped else 0):
+            for p in range(size if again else 0):
                 i, b, l0 = (first + p) // prompts, (first + p) % prompts, p * now
+                if not repeated[p]:
+                    continue
                 for k in range(NODES):
                     for m in range(now):
                         evidences[t, i, b, k, m0 + m] = evidence[k * count + l0 + m]

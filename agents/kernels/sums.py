@@ -36,3 +36,11 @@ def aggregate(
                         total[row, c, b] += a * wire[j, channel, b]
                         weight[row, c, b] += a
                         square[row, c, b] += a * a
+
+
+@compiled("v f2 F1")
+def add_rows(rows: Array, total: Array) -> None:
+    """Add rows [N, B] to a total [B], in their order."""
+    for row in range(rows.shape[0]):
+        for b in range(rows.shape[1]):
+            total[b] += rows[row, b]

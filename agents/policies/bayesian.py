@@ -147,14 +147,17 @@ def principal_codes(prior: Prior, options: PolicyOptions) -> Codebook:
 def numbers_of_a_belief(sizes: Sizes) -> int:
     """Numbers that a belief keeps of one token and prompt.
 
-    For each atom a triangle of whitened measurements, of the exact law at each node, where it groups answers;
-    beside it the inputs, the estimates that served as control, and temporaries of a few rows. A question that
+    Of the Gaussian law for each atom a triangle of whitened measurements. Of the exact law what the fields
+    said, and where answers are grouped the same triangle at each node, but for the first answer to a code.
+    Beside it the inputs, the estimates that served as control, and temporaries of a few rows. A question that
     is averaged for T rounds is one measurement.
     """
     heard = -(-sizes.rounds // sizes.turn) * sizes.channels
     if sizes.law == "exact":
-        return sizes.atoms * 8 * NODES + 2 * heard
+        return sizes.atoms * 8 + 2 * heard
     if sizes.law == "grouped":
-        return sizes.atoms * NODES * (heard * (heard + 5) // 2 + 8) + heard * (sizes.dim + 2)
+        again = max(heard - 1, 0)
+        whitened = NODES * (3 * again + heard * again // 2)
+        return sizes.atoms * (whitened + 8) + heard * (sizes.dim + 6)
     row = heard * (heard + 5) // 2 + (heard + 2) * sizes.rank + 12
     return sizes.atoms * row + heard * sizes.dim

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from agents.kernels import AVAILABLE
+from agents.kernels import sums as loops
 from analysis.errors import UnreadableError
 from runner.engines.base import Outcome
 from runner.storage.arrays import SUFFIX, read_arrays, remove_arrays, write_arrays
@@ -106,6 +108,9 @@ def forget(folder: Path) -> None:
 def _mean_over_positions(error: Float[np.ndarray, "N B"]) -> Float[np.ndarray, " B"]:
     """Mean over positions, added in their order: numpy's own sum depends on the number of prompts."""
     total = np.zeros(error.shape[1])
+    if AVAILABLE:
+        loops.add_rows(np.ascontiguousarray(error), total)
+        return total / len(error)
     for row in error:
         total += row
     return total / len(error)
