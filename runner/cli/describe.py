@@ -1,7 +1,7 @@
 """What can be said of an experiment before it runs: its graph, its messages, its memory, its trace."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from analysis.plots.graph import graph_figure
 from analysis.resources import available_cores, available_memory, machine
@@ -36,7 +36,7 @@ def facts_of(built: Built) -> dict[str, Any]:
         "tokens": task.tokens,
         **_graph_facts(built),
         **_plan_facts(built),
-        "actors": -(-task.tokens // per_actor) if experiment.run.engine == "ray" else 0,
+        "actors": _actors(task.tokens, per_actor) if experiment.run.engine == "ray" else 0,
         "codes": codes,
         "bits_per_message": bits,
         "messages": messages,
@@ -48,6 +48,11 @@ def facts_of(built: Built) -> dict[str, Any]:
         "memory_bytes_available": available_memory(),
         "memory_bytes_of_the_machine": memory,
     }
+
+
+def _actors(tokens: int, per_actor: int | Literal["auto"]) -> int:
+    """Actors that a run would take; of a cluster that is not joined yet, the cores are taken to be ours."""
+    return min(tokens, available_cores()) if per_actor == "auto" else -(-tokens // per_actor)
 
 
 def _graph_facts(built: Built) -> dict[str, Any]:

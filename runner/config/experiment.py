@@ -150,8 +150,8 @@ class RunSection(Section):
     rounds: int = Field(4, ge=0, le=64)
     """Rounds of messages, the depth L."""
     engine: Annotated[str, entry_of(ENGINES)] = "local"
-    tokens_per_actor: int = Field(1, ge=1, le=2**20)
-    """Token positions that a Ray actor holds."""
+    tokens_per_actor: Annotated[int, Field(ge=1, le=2**20)] | Literal["auto"] = 1
+    """Token positions that a Ray actor holds; auto for one actor on each core of the cluster."""
     batch: int | None = Field(None, ge=1, le=2**31)
     """Prompts at a time; by default as many as memory holds."""
     seed: int = Field(0, ge=0, lt=2**63)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from runner.engines.base import Engine, Outcome
 from runner.errors import UsageError
@@ -15,13 +15,13 @@ class EngineOptions(NamedTuple):
     """What an engine is opened with; each reads what it needs.
 
     Attributes:
-        tokens_per_actor: token positions that an actor holds.
+        tokens_per_actor: token positions that an actor holds; "auto" for one actor on each core.
         address: of a running cluster; None for the environment's, or one of its own.
         progress: shows what takes long.
         folder: where a cluster of its own keeps sockets and logs; None for the environment's.
     """
 
-    tokens_per_actor: int = 1
+    tokens_per_actor: int | Literal["auto"] = 1
     address: str | None = None
     progress: "Progress | None" = None
     folder: str | None = None

@@ -7,12 +7,14 @@ that are not its own.
 """
 
 import gc
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from agents.step import Aggregate, Block, Report, Sent, System, draw_block, step
-from runner.engines.base import Rows, summed
+from agents.step import Aggregate, Report, Sent, System
+from runner.engines.base import Rows, hearing, summed
+from runner.engines.blocks import Blocks
 from runner.engines.packets import (
     Layout,
     pack,
@@ -62,8 +64,7 @@ class TokenActor:
         gc.freeze()  # what imports made stays: no collection has to walk it again
         self._key, self._round = "", -1
         self._last: Any = None
-        self._state: Any = None
-        self._sent: Sent | None = None
+        self._tokens: Blocks | None = None
 
     def fingerprint(self) -> str:
         """The code that this actor runs."""
@@ -81,9 +82,8 @@ class TokenActor:
             positions: of the block's tokens.
             rows: whom they hear, of the messages that come; or the weights of what they send themselves.
         """
-        self._play, self._rows = play, rows
-        self._block: Block = draw_block(play.system, positions, play.prompts)
-        self._state = self._sent = None
+        self._play, self._rows, self._last, self._tokens = play, rows, None, None  # no two batches at a time
+        self._tokens = Blocks(play.system, positions, play.prompts)
         return self._end(0, None)
 
     def step(self, key: str, round: int, field: bytes) -> Any:
@@ -99,16 +99,18 @@ class TokenActor:
             raise OutOfStepError(f"round {round} was asked for after {reached}")
         layout = self._play.layout
         if self._play.summed:
-            return self._end(round, unpack_sums(field, layout))
+            shared = unpack_sums(field, layout)
+            return self._end(round, lambda receivers: shared)
         heard = unpack_messages([field], layout)
-        receivers = np.arange(len(self._rows.starts) - 1)
-        return self._end(round, summed(self._rows, receivers, heard, layout.codes))
+        everyone = np.arange(len(self._rows.starts) - 1)
+        return self._end(round, hearing(self._rows, heard, layout.codes, everyone))
 
-    def _end(self, round: int, aggregate: Aggregate | None) -> Any:
-        play = self._play
-        done = step(play.system, self._block, self._state, self._sent, aggregate, round, play.detail)
-        self._key, self._round, self._state, self._sent = play.key, round, done.state, done.sent
-        self._last = self._told(done.sent, done.report)
+    def _end(self, round: int, hear: Callable[[np.ndarray], Aggregate] | None) -> Any:
+        assert self._tokens is not None
+        sent, report = self._tokens.step(round, hear, self._play.detail)
+        self._key, self._round, self._last = self._play.key, round, self._told(sent, report)
+        if round == self._play.system.rounds:
+            self._tokens = None
         return self._last
 
     def _told(self, sent: Sent | None, report: Report) -> Any:

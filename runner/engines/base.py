@@ -1,6 +1,6 @@
 """The seam between what is simulated and where: an engine plays the rounds of one system."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,8 +11,6 @@ from agents.step import Aggregate, Detail, Report, Sent, System
 
 if TYPE_CHECKING:  # a token actor loads no networkx
     from topology.mixing import Mixing
-
-_AGGREGATED_BYTES = 2**28  # sums for so many receivers are held at once
 
 
 class Outcome(NamedTuple):
@@ -124,7 +122,7 @@ def summed(rows: Rows, receivers: np.ndarray, sent: Sent, codes: int) -> Aggrega
         raise ValueError(f"messages of {len(sent.wire)} tokens, and a graph of {int(rows.senders.max()) + 1}")
     shape = (len(receivers), codes, sent.wire.shape[2])
     sums = Aggregate(*(np.zeros(shape, dtype=np.int64) for _ in range(3)))
-    asked, wire = sent.codes.astype(np.int64), sent.wire.astype(np.int64)
+    asked, wire = (part.astype(np.int64, copy=False) for part in (sent.codes, sent.wire))
     if AVAILABLE:
         spoken = np.zeros((0, 0, 0), dtype=bool) if sent.spoken is None else sent.spoken
         loops.aggregate(*rows, receivers, asked, wire, spoken, sent.spoken is None, *sums)
@@ -143,21 +141,24 @@ def summed(rows: Rows, receivers: np.ndarray, sent: Sent, codes: int) -> Aggrega
     return sums
 
 
-def aggregate_blocks(rows: "Rows", sent: Sent, codes: int, parts: list[np.ndarray]) -> list[Aggregate]:
-    """What each block of receivers hears; a single aggregate if all hear the same."""
+def hearing(rows: Rows, sent: Sent, codes: int, receivers: np.ndarray) -> Callable[[np.ndarray], Aggregate]:
+    """A function that gives what some receivers hear; one sum for all where the graph has one row.
+
+    Args:
+        rows: of the graph, on the tokens that sent.
+        sent: what they sent.
+        codes: C.
+        receivers: all that will be asked for.
+    """
     if len(rows.starts) == 2:
-        return [summed(rows, np.zeros(1, dtype=np.int64), sent, codes)]
-    at_once = max(1, _AGGREGATED_BYTES // (24 * codes * sent.wire.shape[2] * len(parts[0])))
-    found: list[Aggregate] = []
-    for first in range(0, len(parts), at_once):
-        some = parts[first : first + at_once]
-        sums = summed(rows, np.concatenate(some), sent, codes)
-        ends = np.cumsum([len(part) for part in some])
-        found += [
-            Aggregate(*(part_sums[end - len(part) : end] for part_sums in sums))
-            for part, end in zip(some, ends, strict=True)
-        ]
-    return found
+        shared = summed(rows, np.zeros(1, dtype=np.int64), sent, codes)
+        return lambda some: shared
+    if AVAILABLE:
+        wide = Sent(sent.codes.astype(np.int64), sent.wire.astype(np.int64), sent.spoken)
+        return lambda some: summed(rows, some, wide, codes)
+    # numpy looks through all messages for each code: once, not anew for some.
+    whole = summed(rows, receivers, sent, codes)
+    return lambda some: Aggregate(*(part[some] for part in whole))
 
 
 def join_sent(blocks: list[Sent]) -> Sent:

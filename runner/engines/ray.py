@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from time import monotonic
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 import numpy as np
@@ -27,7 +27,7 @@ from runner.engines.environment import prepare
 from runner.engines.rounds import Rounds
 from runner.errors import RunError, UsageError, expect, expect_count
 from runner.source import fingerprint, folder_of
-from topology.partition import blocks
+from topology.partition import few_cuts
 
 if TYPE_CHECKING:  # a token actor loads neither the progress nor networkx
     from runner.progress import Progress
@@ -140,7 +140,7 @@ class RayEngine:
     """Plays the rounds on Ray actors, which stay alive from one simulation to the next.
 
     Attributes:
-        tokens_per_actor: positions that an actor holds.
+        tokens_per_actor: positions that an actor holds; "auto" for one actor on each core of the cluster.
 
     Raises:
         UsageError: if an actor would hold no token, or a cluster was named and cannot be joined.
@@ -150,12 +150,13 @@ class RayEngine:
 
     def __init__(
         self,
-        tokens_per_actor: int = 1,
+        tokens_per_actor: int | Literal["auto"] = 1,
         address: str | None = None,
         progress: "Progress | None" = None,
         folder: str | None = None,
     ) -> None:
-        expect_count("tokens_per_actor", tokens_per_actor)
+        if tokens_per_actor != "auto":
+            expect_count("tokens_per_actor", tokens_per_actor)
         expect("address", address, (str, NoneType), 'that of a running Ray cluster, "host:port", or None')
         self.tokens_per_actor = tokens_per_actor
         self._owned = connect(address, folder)
@@ -175,7 +176,7 @@ class RayEngine:
         messages: bool = False,
     ) -> Iterator[Outcome]:
         """The rounds 0..L of a batch of prompts, in order."""
-        parts = blocks(mixing.tokens, self.tokens_per_actor)
+        parts = few_cuts(mixing.weights, self._per_actor(mixing.tokens))
         actors = self._ready(len(parts))
         self._runs += 1
         run = self._runs
@@ -262,23 +263,30 @@ class RayEngine:
                 if advance:
                     advance(up, f"{up} of {count} are up; {_waits_for()}; {fewer}")
 
+    def _cores(self) -> int:
+        """Cores of the cluster."""
+        if self._owned:
+            return available_cores()
+        return max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+
+    def _per_actor(self, tokens: int) -> int:
+        """Positions that an actor holds."""
+        return -(-tokens // self._cores()) if self.tokens_per_actor == "auto" else self.tokens_per_actor
+
     def _fewer(self, count: int) -> str:
         """What would start sooner."""
-        cores = available_cores()
-        if not self._owned:
-            cores = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+        cores = self._cores()
         if count <= cores:
             return 'run.engine = "local" needs none'
-        enough = -(-count * self.tokens_per_actor // cores)
-        return f"run.tokens_per_actor = {enough} needs {cores} of them"
+        return f'run.tokens_per_actor = "auto" needs {cores} of them'
 
     def _check_room(self, more: int) -> None:
         """Refuse more actors than this machine has memory for."""
         free, needed = available_memory(), more * _ACTOR_BYTES
         if needed > free:
-            enough = -(-self.tokens_per_actor * needed // free)
-            possible = f"{enough:,} or more here: {more:,} more actors take {needed / 2**30:.1f} GiB, and "
-            possible += f"{free / 2**30:.1f} GiB are free"
+            enough = -(-self._per_actor(more) * needed // free)
+            possible = f'"auto", or {enough:,} or more here: {more:,} more actors take '
+            possible += f"{needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
             raise UsageError("run.tokens_per_actor", self.tokens_per_actor, possible)
 
 

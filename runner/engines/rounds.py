@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 
-from agents.step import Report, Sent, System
+from agents.step import Detail, Report, Sent, System
 from runner.engines.actors import OutOfStepError, Play
 from runner.engines.base import Outcome, Rows, join_reports, join_sent, rows_of, some_rows
 from runner.engines.packets import Layout, unpack
@@ -64,6 +64,10 @@ class Rounds:
         layout = Layout(codes, channel.channels, len(prompts), code, channel.wire_type.str)
         largest = 8 * len(parts[0]) * len(prompts)
         shared = mixing.is_shared
+        # Blocks need not be consecutive: what comes from all stands in their order, and is put in place here.
+        order = np.concatenate(parts)
+        place = np.argsort(order)
+        self._place = None if (order == place).all() else place
         self.apart = detail or largest > _INLINE
         play = Play(key, system, prompts, layout, self.apart, detail, messages, shared)
         self._key, self._play, self._layout, self._shared = key, ray.put(play), layout, shared
@@ -74,7 +78,7 @@ class Rounds:
             each = 24 * codes * len(prompts)
         else:
             found = [some_rows(rows, part) for part in parts]
-            self._rows, self._heard = [own for own, _ in found], [heard for _, heard in found]
+            self._rows, self._heard = [own for own, _ in found], [place[heard] for _, heard in found]
             each = (
                 sum(map(len, self._heard))
                 * len(prompts)
@@ -95,7 +99,7 @@ class Rounds:
         clipped, scalars, before = np.zeros(empty, dtype=bool), 0, None
         for index in range(self.last + 1):
             began = perf_counter()
-            sent, report = self._collected(index)
+            sent, report = self._in_place(*self._collected(index))
             self._told.pop(index)
             self._fields.pop(index - self._kept, None)
             yield Outcome(
@@ -154,6 +158,21 @@ class Rounds:
             return unpack(packets, self._layout)
         sents = [sent for sent, _ in told if sent is not None]
         return join_sent(sents) if sents else None, join_reports([report for _, report in told])
+
+    def _in_place(self, sent: Sent | None, report: Report) -> tuple[Sent | None, Report]:
+        """Messages and report with positions in order."""
+        place = self._place
+        if place is None:
+            return sent, report
+
+        def moved(part: Any) -> Any:
+            return part[place] if isinstance(part, np.ndarray) and len(part) else part
+
+        if sent is not None:
+            sent = Sent(*map(moved, sent))
+        detail = None if report.detail is None else Detail(*map(moved, report.detail))
+        error, effective, clipped = map(moved, report[:3])
+        return sent, Report(error, effective, clipped, report.scalars, detail)
 
     def _recover(self, index: int, failure: Exception) -> None:
         """Bring every process to the end of the round before, and send the rest on its way anew."""

@@ -20,7 +20,7 @@ from agents.rng import Purpose, normals_at
 from agents.step import System, draw_block, step
 from agents.transformer.model import Transformer
 from runner.engines import Engine
-from runner.engines.base import aggregate_blocks, rows_of
+from runner.engines.base import hearing, rows_of
 from runner.engines.local import LocalEngine
 from runner.errors import UsageError
 from runner.validate import validate_policy
@@ -57,7 +57,7 @@ def play_states(system: System, mixing: Mixing, prompts: range) -> Iterator[Any]
     yield now.state
     for round in range(1, system.rounds + 1):
         assert now.sent is not None  # a message follows every round but the last
-        (aggregate,) = aggregate_blocks(rows, now.sent, system.policy.codes, [positions])
+        aggregate = hearing(rows, now.sent, system.policy.codes, positions)(positions)
         now = step(system, block, now.state, now.sent, aggregate, round)
         yield now.state
 

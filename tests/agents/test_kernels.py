@@ -29,7 +29,7 @@ from agents.rng import Purpose, normals_at, uniforms
 from agents.step import Sent
 from runner.built import build
 from runner.config.experiment import Experiment
-from runner.engines.base import aggregate_blocks, rows_of
+from runner.engines.base import hearing, rows_of
 from runner.engines.local import LocalEngine
 from topology.families import Family
 from topology.mixing import mixing_of
@@ -142,14 +142,16 @@ def test_sums_have_the_bits_of_numpy(
     codes = draws.integers(0, 5, (12, 2, 6)).astype(np.uint8)
     wire = draws.integers(0, 2**31, codes.shape).astype(np.uint32)
     spoken = draws.random(codes.shape) < 0.6 if quiet else None
-    parts = [np.arange(5), np.arange(5, 12)]
-    plain = aggregate_blocks(rows_of(mixing), Sent(codes, wire, spoken), 5, parts)
+    given = rows_of(mixing), Sent(codes, wire, spoken), 5, np.arange(12)
+    plain = hearing(*given)
     in_numpy.setattr(runner.engines.base, "AVAILABLE", True)
-    fast = aggregate_blocks(rows_of(mixing), Sent(codes, wire, spoken), 5, parts)
-    assert len(plain) == len(fast)
-    for mine, theirs in zip(fast, plain, strict=True):
-        for sums, expected in zip(mine, theirs, strict=True):
+    fast = hearing(*given)
+    for part in (np.arange(5), np.arange(5, 12)):
+        asked = np.zeros(1, dtype=np.int64) if mixing.is_shared else part
+        judge = mixing.aggregate(codes, wire, 5, asked, spoken)
+        for sums, others, expected in zip(fast(part), plain(part), judge, strict=True):
             np.testing.assert_array_equal(sums, expected)
+            np.testing.assert_array_equal(others, expected)
 
 
 def test_the_wire_has_the_bits_of_numpy(in_numpy: pytest.MonkeyPatch) -> None:

@@ -8,17 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import networkx as nx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from runner.built import build
 from runner.config.experiment import Experiment
-from runner.engines.base import Engine
+from runner.engines.base import Engine, Outcome
 from runner.engines.local import LocalEngine
 from runner.errors import RunError, UsageError
 from runner.simulation.simulate import Simulation, simulate
 from tests.agents.test_policies import random_transformer
 from topology.families import FAMILIES
+from topology.partition import few_cuts
 
 if TYPE_CHECKING:
     from runner.engines.ray import RayEngine
@@ -102,6 +105,28 @@ def test_more_actors_than_memory_are_refused_before_one_is_started(ray_engine: "
     assert ray_engine.actors == before
 
 
+def test_blocks_that_are_not_consecutive_change_no_bit(ray_engine: "RayEngine") -> None:
+    """A cycle whose neighbours stand far apart: few edges are cut, and positions keep their place."""
+    order = np.random.default_rng(0).permutation(24).tolist()
+    graph = nx.relabel_nodes(nx.cycle_graph(24), dict(enumerate(order)))
+    experiment = EXPERIMENT.with_values({"task.tokens": 24})
+    expected = simulate(experiment, graph=graph, engine=LocalEngine())
+    parts = few_cuts(played(experiment, graph)[1].weights, 6)
+    assert not (np.concatenate(parts) == np.arange(24)).all()
+    for per_actor in (6, "auto"):
+        ray_engine.tokens_per_actor = per_actor
+        result = simulate(experiment, graph=graph, engine=ray_engine)
+        np.testing.assert_array_equal(result.prompt_risk, expected.prompt_risk)
+        np.testing.assert_array_equal(result.position_risk, expected.position_risk)
+        given, wanted = played(experiment, graph), {"detail": True, "messages": True}
+        for mine, theirs in zip(
+            ray_engine.play(*given, **wanted), LocalEngine().play(*given, **wanted), strict=True
+        ):
+            assert (mine.sent is None) == (theirs.sent is None)
+            for one, other in zip(leaves(mine), leaves(theirs), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_change_no_bit(threads: int) -> None:
     result = simulate(EXPERIMENT, engine=LocalEngine(block=3, threads=threads))
@@ -113,6 +138,18 @@ def test_a_thread_that_fails_ends_the_run() -> None:
     broken, engine = replace(weights, readout=weights.readout * 1e308), LocalEngine(block=1, threads=4)
     with pytest.raises(RunError, match="not finite"), np.errstate(all="ignore"):
         simulate(EXPERIMENT.with_values({"policy.kind": "learned"}), engine=engine, learned=broken)
+
+
+def played(experiment: Experiment, graph: "nx.Graph[Any]") -> tuple[Any, Any, range]:
+    built = build(experiment, graph)
+    return built.system, built.mixing, range(experiment.task.prompts)
+
+
+def leaves(outcome: Outcome) -> list[np.ndarray]:
+    """All arrays of a round."""
+    report = outcome.report
+    parts = [*report[:3], *(report.detail or ()), *(outcome.sent or ()), outcome.clipped]
+    return [part for part in parts if part is not None]
 
 
 def test_an_actor_that_is_killed_changes_no_bit(ray_engine: "RayEngine") -> None:

@@ -236,14 +236,14 @@ def test_a_patch_at_the_last_layer_gives_the_donors_answer(name: str) -> None:
 def test_a_patch_goes_on_with_the_prompts_own_tokens() -> None:
     """By the protocol's own calls: the donors' workspaces, then emit with the receiver's tokens."""
     from agents.step import Sent, draw_block, step
-    from runner.engines.base import aggregate_blocks, rows_of
+    from runner.engines.base import hearing, rows_of
 
     system, mixing = assembled("learned")
     positions = np.arange(mixing.tokens)
     place = draw_block(system, positions, PROMPTS)
     first = step(system, place, None, None, None, 0)
     assert first.sent is not None
-    heard = aggregate_blocks(rows_of(mixing), first.sent, system.policy.codes, [positions])[0]
+    heard = hearing(rows_of(mixing), first.sent, system.policy.codes, positions)(positions)
     donated = step(system, place, first.state, first.sent, heard, 1).state[..., SWAP]
     said = system.policy.emit(donated, place.tokens, 2)
     noiseless = replace(system, channel=replace(system.channel, noise=0.0))

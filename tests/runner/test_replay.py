@@ -42,11 +42,12 @@ def mortal(folder: Path, victim: str, round: int, lives: int) -> tuple[type, typ
             os.kill(os.getpid(), signal.SIGKILL)
 
     class MortalActor(TokenActor):
-        def _end(self, round: int, aggregate: Any) -> Any:
-            first = self._block.tokens.positions[0]
+        def _end(self, round: int, hear: Any) -> Any:
+            assert self._tokens is not None
+            first = self._tokens._drawn[0].tokens.positions[0]
             if round % 2:  # before the step, and after it
                 die(str(first), round)
-            packet = super()._end(round, aggregate)
+            packet = super()._end(round, hear)
             die(str(first), round)
             return packet
 
