@@ -14,7 +14,7 @@ help:
 	@echo "make demo    compare theory, agents and trained transformers on a tree"
 	@echo "make test    run the tests; narrow them with ARGS, as in make test ARGS='-k guard'"
 	@echo "make lint    check style, types and the direction of imports"
-	@echo "make bench   measure rounds on Ray against what Ray can do"
+	@echo "make bench   measure loops, actors, traces and training against what bounds them"
 	@echo
 	@echo "JOBS=...     processes that share the tests (now: $(JOBS))"
 	@echo "PYTHON=...   the interpreter that makes $(VENV): 3.11 or newer (now: $(PYTHON))"
@@ -46,4 +46,6 @@ lint: setup
 	@$(BIN)/lint-imports --no-logo
 
 bench: setup
+	@$(BIN)/python -c 'import mesa' 2>/dev/null || PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+	    $(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -116,13 +116,14 @@ def expect(key: str, given: object, kind: type | tuple[type, ...], possible: str
         raise UsageError(key, given, possible, advice)
 
 
-def expect_count(key: str, given: object, least: int = 1) -> None:
-    """Refuse what is no integer, or less than the least.
+def expect_count(key: str, given: object, least: int = 1, most: int | None = None) -> None:
+    """Refuse what is no integer, less than the least, or more than the most.
 
     Args:
         key: the argument, as the user wrote it.
         given: what was handed in.
         least: the smallest that is possible.
+        most: the largest; None without one.
 
     Raises:
         UsageError: with what was given and what is possible.
@@ -130,8 +131,9 @@ def expect_count(key: str, given: object, least: int = 1) -> None:
     Example:
         >>> expect_count("samples", 20_000, least=2)
     """
-    if not isinstance(given, Integral) or isinstance(given, bool) or given < least:
-        raise UsageError(key, given, f"an integer from {least}")
+    whole = isinstance(given, Integral) and not isinstance(given, bool)
+    if not whole or given < least or (most is not None and given > most):  # type: ignore[operator]
+        raise UsageError(key, given, f"an integer from {least}" + ("" if most is None else f" to {most}"))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -32,6 +32,7 @@ from runner.errors import UsageError, expect_count
 from topology.metrics import MOST_COMPUTED, spectrum
 
 _BAYES_SAMPLES = 2_000
+MOST_SAMPLES = 10**8  # of tasks and fields: beyond, memory is the limit and precision is not
 COLUMNS = ["source", "round", "risk", "risk_se"]
 
 
@@ -42,7 +43,7 @@ def predict(
 
     Args:
         experiment: what would be run; the defaults if left out.
-        samples: size of the Monte-Carlo sample over tasks and fields, from 2.
+        samples: size of the Monte-Carlo sample over tasks and fields, from 2 to 10^8.
         form: `exact` at any N, or `gaussian`, the mean field of large N.
 
     Returns:
@@ -60,7 +61,7 @@ def predict(
         >>> len(predict(Experiment().with_values({"policy.kind": "learned"}), samples=500))
         0
     """
-    expect_count("samples", samples, least=2)
+    expect_count("samples", samples, least=2, most=MOST_SAMPLES)
     if form not in get_args(Form):
         raise UsageError("form", form, " | ".join(f'"{name}"' for name in get_args(Form)))
     found = theory.predict(as_built(experiment).scenario, samples, form)
@@ -145,14 +146,14 @@ def forecast(experiment: Experiment | Built, samples: int = 20_000) -> Forecast:
 
     Args:
         experiment: what would be run.
-        samples: size of the Monte-Carlo samples of state evolution, from 2.
+        samples: size of the Monte-Carlo samples of state evolution, from 2 to 10^8.
 
     Raises:
         UsageError: if the experiment cannot be run, or there is no such sample.
 
     Source: THEORY.md section 7.
     """
-    expect_count("samples", samples, least=2)
+    expect_count("samples", samples, least=2, most=MOST_SAMPLES)
     built = as_built(experiment)
     scenario, complete = built.scenario, built.mixing.is_shared
     rounds, tokens = scenario.rounds, scenario.mixing.tokens

@@ -35,11 +35,7 @@ def validate_trace(experiment: Experiment) -> None:
     Raises:
         UsageError: naming the keys.
     """
-    sizes = {
-        "rounds": experiment.run.rounds + 1,
-        "positions": experiment.task.tokens,
-        "prompts": experiment.task.prompts,
-    }
+    sizes = {"rounds": experiment.run.rounds + 1, "positions": experiment.task.tokens}
     errors = [
         UsageError(f"trace.{noun}", max(kept), f"{noun} from 0 to {size - 1}")
         for noun, size in sizes.items()
@@ -47,6 +43,18 @@ def validate_trace(experiment: Experiment) -> None:
     ]
     if errors:
         raise UsageError.of(errors)
+
+
+def validate_traced(experiment: Experiment, prompts: range) -> None:
+    """Refuse to keep prompts that are not played.
+
+    Raises:
+        UsageError: naming the first of them.
+    """
+    for prompt in experiment.trace.prompts or ():
+        if prompt not in prompts:
+            possible = f"prompts from {prompts.start} to {prompts.stop - 1}, which are played"
+            raise UsageError("trace.prompts", prompt, possible)
 
 
 def validate_graph(graph: object) -> None:

@@ -15,6 +15,8 @@ from agents.inference.answers import Answers
 from agents.policies.base import Checked, Mistake, Policy
 from agents.task import TokenView
 
+_LARGEST = 2**62  # index that is taken: more does not fit 64 bits with a sign
+
 
 @runtime_checkable
 class Change(Protocol):
@@ -249,7 +251,8 @@ def _indices(key: str, given: Any) -> Int[np.ndarray, " m"]:
         ValueError: if there are none, or they are not integers from 0 in a row.
     """
     indices = np.asarray(given)
-    if indices.ndim != 1 or not indices.size or indices.dtype.kind not in "iu" or indices.min() < 0:
+    whole = indices.ndim == 1 and indices.size > 0 and indices.dtype.kind in "iu"
+    if not whole or indices.min() < 0 or indices.max() > _LARGEST:
         raise _refused(key, given, "integers from 0, one or more")
     return indices.astype(np.int64)
 

@@ -125,6 +125,8 @@ class Run:
         digests = self.manifest.get("tables", {})
         table = read_table(self.folder, name, self.experiment.run.rounds, digests.get(name))
         if table is None:
+            if not self.experiment.run.rounds:
+                raise FileNotFoundError(f'{self.folder} holds no table "{name}": run.rounds = 0')
             raise FileNotFoundError(
                 f'{self.folder} holds no table "{name}": the run was traced with run.trace = '
                 f'"{self.experiment.run.trace}"'

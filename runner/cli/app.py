@@ -238,8 +238,10 @@ def check(
 ) -> None:
     """Check an experiment, draw its graph and predict its size, without running it."""
     from runner.built import build
+    from runner.validate import validate_traced
 
     built = build(call.load().experiment())
+    validate_traced(built.experiment, range(built.experiment.task.prompts))
     if figure:
         call.check_out()
     from runner.cli.console import print_check

@@ -87,6 +87,8 @@ class _Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.came:  # the interpreter takes its time to end: a second one still ends at once
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -346,10 +346,15 @@ def possible(field: FieldInfo) -> str:
         'an integer from 1 to 64 or a list of integers from 1 to 64 or "auto"'
     """
     annotation = field.annotation
+    if NoneType in get_args(annotation) and get_origin(get_args(annotation)[0]) is Annotated:
+        inner = FieldInfo.from_annotation(get_args(annotation)[0])
+        if get_origin(inner.annotation) is tuple:
+            return possible(inner)
     if get_origin(annotation) is tuple:
         item = get_args(annotation)[0]
         each = possible(FieldInfo.from_annotation(item))
-        return f"a list of {each.replace('an integer', 'integers')}"
+        least = "one or more " if any(isinstance(mark, MinLen) for mark in field.metadata) else ""
+        return f"a list of {least}{each.replace('an integer', 'integers')}"
     if get_origin(annotation) is dict:
         return "a table of numbers, strings and truth values"
     if get_origin(annotation) is Literal:

@@ -41,6 +41,7 @@ _AHEAD = 2
 _ACTOR_BYTES = 60 * 2**20  # memory of an idle actor process
 _RESTARTS = 20  # of an actor that dies: one that dies whenever it starts ends the run
 _GRACE = 3  # seconds in which processes end by themselves
+_NOTED = 0.5  # seconds between two looks for new ones
 _STALLED = 180  # seconds without one more actor that is up
 
 
@@ -237,20 +238,27 @@ class RayEngine:
             for one in fresh:
                 ray.kill(one)
             raise
-        if self._owned:
-            self._workers = _workers()
         return fresh
+
+    def _note_workers(self) -> None:
+        """Remember processes of our own cluster: a signal to the whole group ends what they are found by."""
+        if self._owned:
+            self._workers += [process for process in _workers() if process not in self._workers]
 
     def _wait_for(self, fresh: list[Any]) -> None:
         """Wait until actors are up, and say how many are, and what takes long."""
         pending: set[Any] = {actor.fingerprint.remote() for actor in fresh}
         count, last = len(fresh), monotonic()
+        noted = last
         fewer = self._fewer(count)
         label = "starting actors" if count > 1 else "starting an actor"
         showing = self._display.task(label, count) if self._display else nullcontext()
         with showing as advance:
             while pending:
                 done, rest = ray.wait(list(pending), num_returns=1, timeout=1.0)
+                if monotonic() - noted > _NOTED or not rest:
+                    self._note_workers()
+                    noted = monotonic()
                 for remote in ray.get(done):
                     _check_code(remote)
                 pending, up = set(rest), count - len(rest)

@@ -37,4 +37,8 @@ def _how(writer: TraceWriter | None) -> str:
         return ""
     with suppress(RunError):  # of a full disk, for example; the manifest then still says "running"
         writer.manifest("stopped")
+    handed = writer.handed_in()
+    if handed:  # which no command can name
+        given = ", ".join(f"{name}=..." for name in handed)
+        return f"What was done is kept; resume it with: runner.resume({str(writer.folder)!r}, {given})"
     return f"What was done is kept; resume it with: tokenfield resume {quote(str(writer.folder))}"

@@ -31,6 +31,7 @@ from runner.validate import (
     validate_path,
     validate_policy,
     validate_prompts,
+    validate_traced,
 )
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def simulate(
         built = build(given, graph, learned, prior=prior, policy=policy)
     prompts = range(built.experiment.task.prompts) if prompts is None else prompts
     validate_prompts(prompts)
+    validate_traced(built.experiment, prompts)
     batches = Batches(prompts, batch_size(built.experiment), weights_digest(built.learned))
     check_policy(built, batches)
     if out is not None:

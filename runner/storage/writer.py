@@ -101,6 +101,10 @@ class TraceWriter:
         """State what was run, and how far it came."""
         write_manifest(self.folder, self._built, self._batches, self._engine, status, self._digests)
 
+    def handed_in(self) -> list[str]:
+        """What was handed in as objects: without them the run cannot be resumed."""
+        return [*self._built.handed_in, *(["graph"] if self._built.own_graph else [])]
+
     def round(self, batch: int, prompts: range, outcome: Outcome, risk: np.ndarray) -> None:
         """Store one round of one batch of prompts; `risk` is its mean over positions [B]."""
         if self._experiment.run.trace == "none":

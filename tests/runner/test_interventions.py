@@ -174,5 +174,5 @@ def test_a_workspace_that_cannot_be_changed_is_told_in_words() -> None:
 
 def test_a_run_that_fails_in_a_change_is_kept_up_to_there(tmp_path: Path) -> None:
     broken = Intervened(BARE, 2, Failing(IndexError("out of mine")))
-    with pytest.raises(RunError, match="resume it with"):
+    with pytest.raises(RunError, match=r"resume it with: runner\.resume\(.*policy=\.\.\.\)"):
         simulate(SMALL, policy=broken, out=tmp_path)

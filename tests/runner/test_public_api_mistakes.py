@@ -35,6 +35,10 @@ print(json.dumps(answers))
 """
 
 USAGE = {
+    "predict(E, 10**12)": "samples = 1000000000000",
+    'simulate(E.with_values({"trace.prompts": [6]}), prompts=range(50, 58))': "trace.prompts = 6",
+    'E.with_values({"trace.rounds": []})': "a list of one or more integers from 0",
+    'E.with_values({"trace.positions": 3})': "a list of one or more integers from 0",
     'simulate(3)': "experiment = 3",
     'simulate(E, policy="adaptive")': "policy = 'adaptive'",
     'simulate(E, policy=type(policy))': "policy = <class",
@@ -96,6 +100,8 @@ OTHERS = {
     'Intervened(type(policy), 1, Patch([0]))': ("ValueError", "policy = <class"),
     'Intervened(policy, 1, 3)': ("ValueError", "change = 3"),
     'Patch([])': ("ValueError", "donors = []"),
+    'Patch(np.array([2**63, 0], dtype=np.uint64))': ("ValueError", "donors = "),
+    'Intervened(policy, np.uint64(2**63), Patch([0]))': ("ValueError", "round = "),
     'Patch([0.0, 1.0])': ("ValueError", "donors = [0.0, 1.0]"),
     'Patch([[0, 1]])': ("ValueError", "donors = [[0, 1]]"),
     'Patch([1, 0], tokens=[0.5])': ("ValueError", "tokens = [0.5]"),

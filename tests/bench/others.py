@@ -1,0 +1,127 @@
+"""Beside Mesa, an agent framework of Python; what a full trace costs; training beside a plain loop."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from agents.step import Sent, draw_block, step
+from runner.engines.base import rows_of, some_rows, summed
+from runner.engines.local import LocalEngine
+from runner.simulation.simulate import simulate
+from tests.bench import training
+from tests.bench.loops import built, played
+from tests.bench.table import Row, compared, medians
+
+_RING: dict[str, object] = {
+    "graph.kind": "ring", "graph.degree": 4, "policy.repeats": 0.0, "policy.order": "level",
+}  # fmt: skip
+
+
+def measure(repeats: int) -> Iterator[Row]:
+    """All rows."""
+    if find_spec("mesa") is not None:
+        yield from _mesa(repeats)
+    yield _trace(repeats)
+    for name, row in training.measure(repeats=repeats).items():
+        beside = row["seconds"] * row["ratio_to_plain"]
+        yield Row(f"training, {name}", "trainer", "plain loop", 1e3 * row["seconds"], 1e3 * beside,
+                  row["ratio_to_plain"])  # fmt: skip
+
+
+def _mesa(repeats: int) -> Iterator[Row]:
+    """The same work by an agent for each token: bare averaging, and the whole protocol."""
+    from mesa import Agent, Model
+
+    class Averaging(Agent):  # type: ignore[misc]
+        def __init__(self, model: Any, value: np.ndarray, heard: np.ndarray) -> None:
+            super().__init__(model)
+            self.value, self.heard, self.next = value, heard, value
+
+        def hear(self) -> None:
+            tokens = self.model.tokens
+            self.next = sum(tokens[j].value for j in self.heard) / len(self.heard)
+
+        def settle(self) -> None:
+            self.value = self.next
+
+    tokens, prompts = 4096, 256
+    given = built(tokens, prompts, 1, **_RING)
+    rows = rows_of(given.mixing)
+    heard = [rows.senders[rows.starts[i] : rows.starts[i + 1]] for i in range(tokens)]
+    values = np.random.default_rng(0).normal(size=(tokens, prompts))
+    model = Model()
+    model.tokens = [Averaging(model, values[i], heard[i]) for i in range(tokens)]
+
+    def by_agents() -> None:
+        model.agents.do("hear")
+        model.agents.do("settle")
+
+    shape = (tokens, 1, prompts)
+    sent = Sent(np.zeros(shape, np.int64), values.astype(np.int64)[:, None])
+    everyone, shares = np.arange(tokens), given.mixing.shares()
+    seconds = medians(
+        {
+            "sums of integers": lambda: summed(rows, everyone, sent, 1),
+            "Mesa": by_agents,
+            "sparse product of scipy": lambda: shares @ values,
+        },
+        repeats,
+    )
+    work = "averaging on a ring of degree 4, N = 4,096, 256 prompts"
+    yield compared(work, seconds, "sums of integers", "Mesa")
+    yield compared(work, seconds, "sums of integers", "sparse product of scipy")
+    yield from _protocol(repeats)
+
+
+def _protocol(repeats: int) -> Iterator[Row]:
+    """Level by level on a ring: an agent steps each token, with the very code of a token."""
+    from mesa import Agent, Model
+
+    tokens, prompts, rounds = 256, 64, 4
+    given = built(tokens, prompts, rounds, **_RING)
+    system, rows = given.system, rows_of(given.mixing)
+
+    class Token(Agent):  # type: ignore[misc]
+        def __init__(self, model: Any, position: int) -> None:
+            super().__init__(model)
+            self.rows, self.heard = some_rows(rows, np.array([position]))
+            self.block = draw_block(system, np.array([position]), range(prompts))
+            self.now = self.next = step(system, self.block, None, None, None, 0)
+
+        def hear(self) -> None:
+            near = [self.model.tokens[j].now.sent for j in self.heard]
+            sent = Sent(*(np.concatenate([one[part] for one in near]) for part in range(2)))
+            sums = summed(self.rows, np.zeros(1, dtype=np.int64), sent, system.policy.codes)
+            self.next = step(system, self.block, self.now.state, self.now.sent, sums, self.model.round)
+
+        def settle(self) -> None:
+            self.now = self.next
+
+    def by_agents() -> None:
+        model = Model()
+        model.tokens = [Token(model, position) for position in range(tokens)]
+        for round in range(1, rounds + 1):
+            model.round = round
+            model.agents.do("hear")
+            model.agents.do("settle")
+
+    ways: dict[str, Callable[[], object]] = {
+        "in process": played(given, LocalEngine(), prompts), "Mesa": by_agents,
+    }  # fmt: skip
+    work = f"whole protocol on a ring, N = {tokens}, {prompts} prompts, a round"
+    yield compared(work, medians(ways, repeats), "in process", "Mesa", per=rounds + 1)
+
+
+def _trace(repeats: int) -> Row:
+    """A run whose every message and workspace is stored, beside one of which nothing is."""
+    stored = built(64, 500, 8, **{"run.trace": "full"})
+
+    def write() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            simulate(stored, out=folder)
+
+    seconds = medians({"a full trace": write, "no trace": lambda: simulate(stored)}, repeats)
+    return compared("N = 64, L = 8, 500 prompts", seconds, "a full trace", "no trace", 0.8)
