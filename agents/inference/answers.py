@@ -18,7 +18,7 @@ class Answers:
 
     def __init__(self, capacity: int, tokens: int, dim: int, atoms: int, prompts: int) -> None:
         self.capacity, self.written = capacity, 0
-        nodes = (tokens, prompts, NODES, atoms)
+        nodes = (tokens, prompts, NODES * atoms)
         self.codes = np.empty((capacity, tokens, prompts), dtype=np.int64)
         self.fields = np.empty((capacity, tokens, 5, prompts))
         self.controls = np.empty((capacity, tokens, dim, prompts))
@@ -31,7 +31,7 @@ class Answers:
             return self
         tokens, dim, prompts = self.controls.shape[1:]
         room = self.capacity if count < self.capacity else 2 * self.capacity
-        copy = Answers(room, tokens, dim, self.scales.shape[-1], prompts)
+        copy = Answers(room, tokens, dim, self.scales.shape[-1] // NODES, prompts)
         for ours, theirs in zip(self._parts(count), copy._parts(count), strict=True):
             theirs[:] = ours
         copy.written = count
@@ -40,11 +40,11 @@ class Answers:
     def changed(self, change: Callable[[Array], Array]) -> "Answers":
         """A copy with every array changed, each handed over with tokens first and prompts last."""
         tokens, dim, prompts = self.controls.shape[1:]
-        copy = Answers(self.capacity, tokens, dim, self.scales.shape[-1], prompts)
+        copy = Answers(self.capacity, tokens, dim, self.scales.shape[-1] // NODES, prompts)
         copy.written = self.written
         kept = zip(self._parts(self.written), copy._parts(self.written), strict=True)
-        for ours, theirs in kept:
-            axis = 1 if ours.ndim == 5 else -1  # of the prompts, in what is kept of one answer
+        for number, (ours, theirs) in enumerate(kept):
+            axis = -1 if number < len(self.first(0)) else 1  # of the prompts, in what is kept of one answer
             for mine, there in zip(ours, theirs, strict=True):
                 there[:] = np.moveaxis(change(np.moveaxis(mine, axis, -1)), -1, axis)
         return copy

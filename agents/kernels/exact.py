@@ -19,7 +19,7 @@ LEAST_ROOT = 0.05  # of the cube root of g, which the approximation would let fa
 _WIDE = NODES * LANES
 
 
-@compiled("v i2 b0 i0 i2 f2 f2 f2 f2 f3 f2 f2 f2 f1 f1 f0 f0 f0 f0 f2 I3 F4 F4 F5 F5 F5 F5 F3 F3 I3 F3 F3")
+@compiled("v i2 b0 i0 i2 f2 f2 f2 f2 f3 f2 f2 f2 f1 f1 f0 f0 f0 f0 f2 I3 F4 F4 F4 F4 F4 F4 F3 F3 I3 F3 F3")
 def hear(
     loops: Array, grouped: bool, t: int, code: Array, value: Array, effective: Array, noise: Array,
     around: Array, control: Array, atoms: Array, directions: Array, table: Array, nodes: Array, logs: Array,
@@ -45,8 +45,8 @@ def hear(
             sigma^2 + Delta [T, n, 5, B].
         controls: of all answers [T, n, d, B].
         scales, innovations, evidences: of answers that are not the first to their code, which the field
-            alone tells [T, n, B, Q, M].
-        rows: of each pair t > s of answers to a code, at t (t - 1) / 2 + s [pairs, n, B, Q, M].
+            alone tells [T, n, B, Q M].
+        rows: of each pair t > s of answers to a code, at t (t - 1) / 2 + s [pairs, n, B, Q M].
         log_weights, alone, times: of the belief before, which become those after.
         weights, mean: of the belief after.
     """
@@ -58,11 +58,11 @@ def hear(
     constant, start = carray(stack(LANES), (LANES,)), carray(stack(LANES), (LANES,))
     top, total = carray(stack(LANES), (LANES,)), carray(stack(LANES), (LANES,))
     top_before, total_before = carray(stack(LANES), (LANES,)), carray(stack(LANES), (LANES,))
-    pivot, miss = carray(stack(LANES), (LANES,)), carray(stack(LANES), (LANES,))
-    common, entry = carray(stack(LANES), (LANES,)), carray(stack(LANES), (LANES,))
+    pivot, miss = carray(stack(_WIDE), (_WIDE,)), carray(stack(_WIDE), (_WIDE,))
+    common, entry = carray(stack(LANES), (LANES,)), carray(stack(_WIDE), (_WIDE,))
     before, half = carray(stack(_WIDE), (_WIDE,)), carray(stack(_WIDE), (_WIDE,))
-    evidence, share = carray(stack(_WIDE), (_WIDE,)), carray(stack(_WIDE), (_WIDE,))
-    missed, half_1 = carray(stack(_WIDE), (_WIDE,)), carray(stack(_WIDE), (_WIDE,))
+    evidence, share_1 = carray(stack(_WIDE), (_WIDE,)), carray(stack(_WIDE), (_WIDE,))
+    half_1 = carray(stack(_WIDE), (_WIDE,))
     scale_1, missed_1 = carray(stack(_WIDE), (_WIDE,)), carray(stack(_WIDE), (_WIDE,))
     evidence_1, before_1 = carray(stack(_WIDE), (_WIDE,)), carray(stack(_WIDE), (_WIDE,))
     along_1, rest_1 = carray(stack(LANES), (LANES,)), carray(stack(LANES), (LANES,))
@@ -73,7 +73,9 @@ def hear(
         size = min(tile, code.size - first)
         for m0 in range(0, many, chunk):
             now = min(chunk, many - m0)
-            count = size * now
+            count, wide = size * now, NODES * now
+            # All nodes of a token stand in one run, where no atoms are left to another turn.
+            runs, length = (1, wide) if now == many else (NODES, now)
 
             for p in range(size):  # what the field says under each atom: u.q, and the variance of a message
                 i, b, o = (first + p) // prompts, (first + p) % prompts, p * now
@@ -133,9 +135,7 @@ def hear(
                         least = max(least, resolution * variance)
                     scale = 1.0 / sqrt(max((variance + channel[j]) / number[j], least / number[j]))
                     innovation = (excess[j] - g * along[j]) * scale
-                    share[o + j] = g
                     evidence[o + j] = scale
-                    missed[o + j] = innovation
                     half[o + j] = 0.5 * innovation * innovation
                     before[o + j] = weight + constant[j] - 0.5 * z * z
             for p in range(size if again else 0):  # the same, given the earlier answers to the code
@@ -182,7 +182,7 @@ def hear(
                     pivot[m] = entry[m]
                 logarithms(loops, pivot, now)
                 for k in range(NODES):
-                    node, o, w0 = nodes[k], k * count + l0, k * now
+                    node, w0 = nodes[k], k * now
                     weight = logs[k] + 0.5 * node * node
                     for m in range(now):
                         z = common[m] + entry[m] * node
@@ -195,17 +195,23 @@ def hear(
                         evidence_1[w0 + m] = scale_1[w0 + m]
                         half_1[w0 + m] = 0.5 * missed_1[w0 + m] * missed_1[w0 + m]
                         before_1[w0 + m] = weight + pivot[m] - 0.5 * z * z
-                        share[o + m] = g
-                logarithms(loops, evidence_1, NODES * now)
-                last = same[earlier - 1]
+                        share_1[w0 + m] = g
+                logarithms(loops, evidence_1, wide)
+                for j in range(wide):
+                    before_1[j] = before_1[j] + evidence_1[j] - half_1[j]
+                if earlier > 1:
+                    last = same[earlier - 1]
+                    for r in range(runs):
+                        w0, h0 = r * now, r * many + m0
+                        for j in range(length):
+                            before_1[w0 + j] = evidences[last, i, b, h0 + j]
+                # Row by row of the Cholesky factor, all nodes at a time.
                 for k in range(NODES):
-                    o, w0 = k * count + l0, k * now
-                    if earlier > 1:
-                        for m in range(now):
-                            before[o + m] = evidences[last, i, b, k, m0 + m]
-                    else:
-                        for m in range(now):
-                            before[o + m] = before_1[w0 + m] + evidence_1[w0 + m] - half_1[w0 + m]
+                    w0 = k * now
+                    for m in range(now):
+                        g = share_1[w0 + m]
+                        pivot[w0 + m] = (g * rest[l0 + m] + channel[l0 + m]) / number[l0 + m]
+                        miss[w0 + m] = excess[l0 + m] - g * along[l0 + m]
                 for e in range(earlier):
                     s = same[e]
                     v, w = control[i, 0, b], controls[s, i, 0, b]
@@ -220,50 +226,47 @@ def hear(
                         shared = common[m] - along[l0 + m] * (table[c, m0 + m] - read) + label_variance
                         common[m] = shared / root
                     for k in range(NODES):
-                        o, w0 = k * count + l0, k * now
                         for m in range(now):
-                            entry[m] = share[o + m] * common[m]
-                        for f in range(e):
-                            mine, theirs = base + same[f], s * (s - 1) // 2 + same[f]
-                            for m in range(now):
-                                entry[m] -= rows[mine, i, b, k, m0 + m] * rows[theirs, i, b, k, m0 + m]
-                        if e:
-                            for m in range(now):
-                                entry[m] = entry[m] * scales[s, i, b, k, m0 + m]
-                        else:
-                            for m in range(now):
-                                entry[m] = entry[m] * scale_1[w0 + m]
-                        for m in range(now):
-                            rows[base + s, i, b, k, m0 + m] = entry[m]
+                            entry[k * now + m] = share_1[k * now + m] * common[m]
+                    for f in range(e):
+                        mine, theirs = base + same[f], s * (s - 1) // 2 + same[f]
+                        for r in range(runs):
+                            w0, h0 = r * now, r * many + m0
+                            for j in range(length):
+                                entry[w0 + j] -= rows[mine, i, b, h0 + j] * rows[theirs, i, b, h0 + j]
+                    if e:
+                        for r in range(runs):
+                            w0, h0 = r * now, r * many + m0
+                            for j in range(length):
+                                entry[w0 + j] *= scales[s, i, b, h0 + j]
+                                miss[w0 + j] -= entry[w0 + j] * innovations[s, i, b, h0 + j]
+                    else:
+                        for j in range(wide):
+                            entry[j] *= scale_1[j]
+                            miss[j] -= entry[j] * missed_1[j]
+                    for j in range(wide):
+                        pivot[j] -= entry[j] * entry[j]
+                    for r in range(runs):
+                        w0, h0 = r * now, r * many + m0
+                        for j in range(length):
+                            rows[base + s, i, b, h0 + j] = entry[w0 + j]
                 for k in range(NODES):
                     o, w0 = k * count + l0, k * now
                     for m in range(now):
-                        g = share[o + m]
-                        pivot[m] = (g * rest[l0 + m] + channel[l0 + m]) / number[l0 + m]
-                        miss[m] = excess[l0 + m] - g * along[l0 + m]
-                    for e in range(earlier):
-                        s = same[e]
-                        for m in range(now):
-                            entry[m] = rows[base + s, i, b, k, m0 + m]
-                        for m in range(now):
-                            pivot[m] -= entry[m] * entry[m]
-                        if e:
-                            for m in range(now):
-                                miss[m] -= entry[m] * innovations[s, i, b, k, m0 + m]
-                        else:
-                            for m in range(now):
-                                miss[m] -= entry[m] * missed_1[w0 + m]
-                    for m in range(now):
-                        least = max(channel[l0 + m], resolution * (share[o + m] * rest[l0 + m]))
-                        scale = 1.0 / sqrt(max(pivot[m], least / number[l0 + m]))
-                        innovation = miss[m] * scale
+                        least = max(channel[l0 + m], resolution * (share_1[w0 + m] * rest[l0 + m]))
+                        scale = 1.0 / sqrt(max(pivot[w0 + m], least / number[l0 + m]))
+                        innovation = miss[w0 + m] * scale
+                        entry[w0 + m] = scale
+                        miss[w0 + m] = innovation
                         evidence[o + m] = scale
-                        missed[o + m] = innovation
                         half[o + m] = 0.5 * innovation * innovation
-                    for m in range(now):  # what later answers to the code will need
-                        scales[t, i, b, k, m0 + m] = evidence[o + m]
-                    for m in range(now):
-                        innovations[t, i, b, k, m0 + m] = missed[o + m]
+                        before[o + m] = before_1[w0 + m]
+                for r in range(runs):  # what later answers to the code will need
+                    w0, h0 = r * now, r * many + m0
+                    for j in range(length):
+                        scales[t, i, b, h0 + j] = entry[w0 + j]
+                    for j in range(length):
+                        innovations[t, i, b, h0 + j] = miss[w0 + j]
 
             logarithms(loops, evidence, NODES * count)
             for j in range(NODES * count):
@@ -290,7 +293,7 @@ def hear(
                     continue
                 for k in range(NODES):
                     for m in range(now):
-                        evidences[t, i, b, k, m0 + m] = evidence[k * count + l0 + m]
+                        evidences[t, i, b, k * many + m0 + m] = evidence[k * count + l0 + m]
             for j in range(count):  # and with it
                 top[j] = evidence[j]
             for k in range(1, NODES):
