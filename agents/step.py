@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, UInt
 
-from agents.channel import Channel, Field
+from agents.channel import Channel, Field, Message
 from agents.kernels import AVAILABLE
 from agents.kernels import messages as loops
 from agents.policies.base import Policy
@@ -153,6 +153,7 @@ def step(
     outgoing, clipped, scalars = None, np.empty((0, channel.channels, len(block.prompts)), dtype=bool), 0
     if round < system.rounds:
         message = policy.emit(state, block.tokens, round + 1)
+        _check(message, (len(block.tokens.positions), channel.channels, len(block.prompts)), policy.codes)
         wire, clipped = channel.encode(message.values + _transmitter_noise(system, block, round + 1))
         code_type = np.uint8 if policy.codes <= 256 else np.uint16
         outgoing = Sent(message.codes.astype(code_type), wire, message.spoken)
@@ -163,6 +164,22 @@ def step(
     error = _squared_distance(estimate, block.truth.vector)
     observed = _observe(system, block, state, estimate) if detail else None
     return Step(state, outgoing, Report(error, effective, clipped, scalars, observed))
+
+
+def _check(message: Message, shape: tuple[int, int, int], codes: int) -> None:
+    """Refuse what is no message: sums would be taken from beside the codes that there are.
+
+    Raises:
+        ValueError: if it has another shape, or names a code that does not exist.
+    """
+    for name in ("codes", "values", "spoken"):
+        part = getattr(message, name)
+        if part is not None and part.shape != shape:
+            raise ValueError(f"a policy emitted {name} of shape {part.shape}, not {shape}")
+    if message.codes.dtype.kind not in "iu" or message.codes.min() < 0 or message.codes.max() >= codes:
+        raise ValueError(f"a policy emitted codes that are no integers from 0 to {codes - 1}")
+    if message.spoken is not None and message.spoken.dtype.kind != "b":
+        raise ValueError(f"a policy emitted spoken of {message.spoken.dtype}, not of truth values")
 
 
 def _listen(channel: Channel, sent: Sent, aggregate: Aggregate) -> Field:
@@ -213,7 +230,7 @@ def _observe(system: System, block: Block, state: Any, estimate: Float[np.ndarra
 def _squared_distance(
     estimate: Float[np.ndarray, "n d B"], point: Float[np.ndarray, "d #B"]
 ) -> Float[np.ndarray, "n B"]:
-    if AVAILABLE and point.shape[1] == estimate.shape[2]:
+    if AVAILABLE and estimate.shape[1:] == point.shape and estimate.dtype == point.dtype == float:
         result = np.empty((estimate.shape[0], estimate.shape[2]))
         loops.squared_distance(np.ascontiguousarray(estimate), point, result)
         return result

@@ -64,6 +64,7 @@ class FastExactInference(ExactInference):
         if control is None:
             control = np.zeros((tokens, self.prior.dim, prompts))
         control = np.ascontiguousarray(control)
+        _check(field, (tokens, prompts), len(self.codebook))
         spread = np.full((tokens, prompts), self.label_noise**2)
         if self.disagreement is not None:
             spread += self.disagreement[round - 1][belief.positions]
@@ -150,6 +151,20 @@ class FastExactInference(ExactInference):
         if answers is not None:
             answers.written = t + 1
         return ExactBelief(log_weights, alone, times, belief.positions, answers, weights, mean, t + 1)
+
+
+def _check(field: Field, shape: tuple[int, int], codes: int) -> None:
+    """Refuse what a loop would read beside its arrays.
+
+    Raises:
+        ValueError: if the field is not one of these tokens and prompts.
+        IndexError: if it is about a code that does not exist.
+    """
+    for part in (field.codes, field.values, field.effective):
+        if (part.shape[0], part.shape[2]) != shape or part.shape != field.codes.shape:
+            raise ValueError(f"a field of shape {part.shape} for {shape[0]} tokens and {shape[1]} prompts")
+    if field.codes.min() < 0 or field.codes.max() >= codes:
+        raise IndexError(f"a field is about a code that is not from 0 to {codes - 1}")
 
 
 def _filled(table: Float[Array, "M m"]) -> Float[Array, "M lanes"]:

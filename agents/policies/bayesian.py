@@ -94,6 +94,8 @@ class Bayesian(ABC):
         self, state: Workspace, tokens: TokenView, codes: Integer[np.ndarray, "n K B"]
     ) -> Float[np.ndarray, "n K B"]:
         """What `emit` says, by a compiled loop."""
+        if codes.min() < 0 or codes.max() >= self.codes:  # which a loop would not see
+            raise IndexError(f"codes are to be from 0 to {self.codes - 1}")
         values = np.empty(codes.shape)
         parts = (codes.astype(np.int64), tokens.inputs, tokens.labels, state.vector)
         loops.say(

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,18 @@ import pytest
 from jaxtyping import Integer
 
 import runner.parts
+from agents.channel import Message
 from agents.inference.gaussian import GaussianBelief
 from agents.policies import POLICIES
 from agents.policies.base import PolicyEntry
 from agents.policies.bayesian import Bayesian, inference_of, numbers_of_a_belief, principal_codes
 from agents.prior import PRIORS, gaussian, tree
+from agents.task import TokenView
 from runner.built import build
 from runner.config.experiment import Experiment
 from runner.config.registries import load_entry_points
 from runner.engines.local import LocalEngine
-from runner.errors import UsageError
+from runner.errors import RunError, UsageError
 from runner.prediction import forecast
 from runner.simulation.resume import resume
 from runner.simulation.simulate import simulate
@@ -203,6 +205,45 @@ def test_a_token_that_fails_is_reported_by_its_own_error() -> None:
     policy = Broken(build(SMALL).policy.inference, 1, True)  # type: ignore[attr-defined]
     with pytest.raises(Exception, match="a token of mine"):
         simulate(SMALL, policy=policy, engine=LocalEngine())
+
+
+@pytest.mark.parametrize("code", [-1, 7, 300])
+def test_a_policy_that_names_a_code_that_does_not_exist_is_told(code: int) -> None:
+    class Lost(Rotating):
+        def choose(self, belief: GaussianBelief, round: int) -> Integer[np.ndarray, "n K B"]:
+            return np.full_like(super().choose(belief, round), code)
+
+    policy = Lost(build(SMALL).policy.inference, 1, True)  # type: ignore[attr-defined]
+    with pytest.raises(RunError, match="codes are to be from 0 to 6"):
+        simulate(SMALL, policy=policy, engine=LocalEngine())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        lambda shape: Message(np.full(shape, 9), np.zeros(shape)),
+        lambda shape: Message(np.full(shape, -1), np.zeros(shape)),
+        lambda shape: Message(np.zeros(shape), np.zeros(shape)),
+        lambda shape: Message(np.zeros(shape, int), np.zeros((*shape[:2], shape[2] + 1))),
+        lambda shape: Message(np.zeros((1, 1, 1), int), np.zeros((1, 1, 1))),
+        lambda shape: Message(np.zeros(shape, int), np.zeros(shape), np.ones(shape)),
+    ],
+)
+def test_what_is_no_message_is_refused(message: Callable[[tuple[int, ...]], Message]) -> None:
+    policy = build(SMALL).policy
+
+    class Silent:
+        codes = policy.codes
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(policy, name)
+
+        def emit(self, state: Any, tokens: TokenView, round: int) -> Message:
+            return message((tokens.inputs.shape[0], 1, tokens.inputs.shape[2]))
+
+    system = replace(build(SMALL).system, policy=Silent())
+    with pytest.raises(ValueError, match="a policy emitted"):
+        list(LocalEngine().play(system, build(SMALL).mixing, range(4)))
 
 
 def test_a_graph_that_was_handed_in_stays_when_keys_change() -> None:

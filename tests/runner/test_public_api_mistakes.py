@@ -37,8 +37,10 @@ print(json.dumps(answers))
 USAGE = {
     "predict(E, 10**12)": "samples = 1000000000000",
     'simulate(E.with_values({"trace.prompts": [6]}), prompts=range(50, 58))': "trace.prompts = 6",
-    'E.with_values({"trace.rounds": []})': "a list of one or more integers from 0",
-    'E.with_values({"trace.positions": 3})': "a list of one or more integers from 0",
+    'E.with_values({"trace.rounds": []})':
+        "trace.rounds = [] is not possible; possible: a list of one or more integers from 0",
+    'E.with_values({"trace.positions": 3})':
+        "trace.positions = 3 is not possible; possible: a list of one or more integers from 0",
     'simulate(3)': "experiment = 3",
     'simulate(E, policy="adaptive")': "policy = 'adaptive'",
     'simulate(E, policy=type(policy))': "policy = <class",
