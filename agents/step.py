@@ -176,10 +176,17 @@ def _check(message: Message, shape: tuple[int, int, int], codes: int) -> None:
         part = getattr(message, name)
         if part is not None and part.shape != shape:
             raise ValueError(f"a policy emitted {name} of shape {part.shape}, not {shape}")
-    if message.codes.dtype.kind not in "iu" or message.codes.min() < 0 or message.codes.max() >= codes:
+    asked = message.codes
+    if asked.dtype.kind not in "iu" or not _within(asked, codes):
         raise ValueError(f"a policy emitted codes that are no integers from 0 to {codes - 1}")
     if message.spoken is not None and message.spoken.dtype.kind != "b":
         raise ValueError(f"a policy emitted spoken of {message.spoken.dtype}, not of truth values")
+
+
+def _within(asked: Integer[np.ndarray, "n K B"], codes: int) -> bool:
+    if AVAILABLE and asked.dtype == np.int64:
+        return bool(loops.within(np.ascontiguousarray(asked), codes))
+    return bool(asked.min() >= 0 and asked.max() < codes)
 
 
 def _listen(channel: Channel, sent: Sent, aggregate: Aggregate) -> Field:

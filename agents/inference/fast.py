@@ -12,6 +12,7 @@ from agents.inference.answers import Answers
 from agents.inference.exact import ExactBelief, ExactInference
 from agents.kernels import belief as reading
 from agents.kernels import exact as law
+from agents.kernels import messages
 from agents.kernels.elementary import addresses
 
 Array = np.ndarray
@@ -163,7 +164,7 @@ def _check(field: Field, shape: tuple[int, int], codes: int) -> None:
     for part in (field.codes, field.values, field.effective):
         if (part.shape[0], part.shape[2]) != shape or part.shape != field.codes.shape:
             raise ValueError(f"a field of shape {part.shape} for {shape[0]} tokens and {shape[1]} prompts")
-    if field.codes.min() < 0 or field.codes.max() >= codes:
+    if not messages.within(np.ascontiguousarray(field.codes, dtype=np.int64), codes):
         raise IndexError(f"a field is about a code that is not from 0 to {codes - 1}")
 
 

@@ -39,6 +39,18 @@ def say(
                 values[i, channel, b] = value
 
 
+@compiled("b0 i3 i0")
+def within(codes: Array, count: int) -> bool:
+    """Whether all codes [n, K, B] are from 0 to below a count."""
+    tokens, channels, prompts = codes.shape
+    for i in range(tokens):
+        for channel in range(channels):
+            for b in range(prompts):
+                if codes[i, channel, b] < 0 or codes[i, channel, b] >= count:
+                    return False
+    return True
+
+
 @compiled("b0 f3 f0 f0 I3 B3")
 def encode(values: Array, clip: float, step: float, wire: Array, clipped: Array) -> bool:
     """Indices of the levels [n, K, B], and what did not fit; false if a value is not finite."""

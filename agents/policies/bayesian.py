@@ -94,10 +94,11 @@ class Bayesian(ABC):
         self, state: Workspace, tokens: TokenView, codes: Integer[np.ndarray, "n K B"]
     ) -> Float[np.ndarray, "n K B"]:
         """What `emit` says, by a compiled loop."""
-        if codes.min() < 0 or codes.max() >= self.codes:  # which a loop would not see
+        codes = np.ascontiguousarray(codes, dtype=np.int64)
+        if not loops.within(codes, self.codes):  # which the next loop would not see
             raise IndexError(f"codes are to be from 0 to {self.codes - 1}")
         values = np.empty(codes.shape)
-        parts = (codes.astype(np.int64), tokens.inputs, tokens.labels, state.vector)
+        parts = (codes, tokens.inputs, tokens.labels, state.vector)
         loops.say(
             *(np.ascontiguousarray(part) for part in parts),
             self.control_variate,
