@@ -156,7 +156,8 @@ def step(
         _check(message, (len(block.tokens.positions), channel.channels, len(block.prompts)), policy.codes)
         wire, clipped = channel.encode(message.values + _transmitter_noise(system, block, round + 1))
         code_type = np.uint8 if policy.codes <= 256 else np.uint16
-        outgoing = Sent(message.codes.astype(code_type), wire, message.spoken)
+        spoken = None if message.spoken is None else np.ascontiguousarray(message.spoken)
+        outgoing = Sent(message.codes.astype(code_type), wire, spoken)
         scalars = outgoing.scalars()
         if message.spoken is not None:
             clipped &= message.spoken

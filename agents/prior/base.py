@@ -44,6 +44,8 @@ class Prior:
         for name in ("atoms", "weights", "factor", "axes"):
             if not np.isfinite(getattr(self, name)).all():
                 raise ValueError(f"{name} of a prior must be finite numbers, some are not")
+            # All is computed in double precision, whatever precision a prior was written in.
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=float))
         if (self.weights < 0).any() or abs(self.weights.sum() - 1) > 1e-9:
             raise ValueError(
                 f"weights of a prior must be probabilities, theirs sum to {self.weights.sum():g}"

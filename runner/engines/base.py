@@ -164,5 +164,7 @@ def hearing(rows: Rows, sent: Sent, codes: int, receivers: np.ndarray) -> Callab
 def join_sent(blocks: list[Sent]) -> Sent:
     """The messages of consecutive blocks as one."""
     codes, wire = (np.concatenate([block[part] for block in blocks]) for part in range(2))
-    spoken = [block.spoken for block in blocks if block.spoken is not None]
-    return Sent(codes, wire, np.concatenate(spoken) if spoken else None)
+    if all(block.spoken is None for block in blocks):
+        return Sent(codes, wire)
+    masks = [np.ones(block.wire.shape, bool) if block.spoken is None else block.spoken for block in blocks]
+    return Sent(codes, wire, np.concatenate(masks))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from agents.rng import Purpose, normals_at, uniforms
 from agents.step import Sent
 from runner.built import build
 from runner.config.experiment import Experiment
-from runner.engines.base import hearing, rows_of
+from runner.engines.base import hearing, join_sent, rows_of
 from runner.engines.local import LocalEngine
 from topology.families import Family
 from topology.mixing import mixing_of
@@ -284,3 +285,28 @@ def test_threads_that_come_first_compile_once() -> None:
     for thread in threads:
         thread.join()
     assert made == [42] * 4
+
+
+def test_blocks_of_which_some_send_all_are_joined_with_the_others() -> None:
+    codes, wire = np.zeros((2, 1, 3), dtype=np.uint8), np.ones((2, 1, 3), dtype=np.uint16)
+    mask = np.array([[[True, False, True]], [[False, False, True]]])
+    joined = join_sent([Sent(codes, wire), Sent(codes, wire, mask), Sent(codes, wire)])
+    assert joined.spoken is not None
+    np.testing.assert_array_equal(joined.spoken, np.concatenate([mask | True, mask, mask | True]))
+    assert join_sent([Sent(codes, wire), Sent(codes, wire)]).spoken is None
+
+
+@pytest.mark.parametrize("kind", ["adaptive", "static", "gossip", "gradient", "flood"])
+def test_a_prior_of_single_precision_is_taken_in_double(kind: str, in_numpy: pytest.MonkeyPatch) -> None:
+    prior = PRIORS["binary"]
+    names = ("atoms", "weights", "axes", "factor")
+    single = replace(prior, **{name: getattr(prior, name).astype(np.float32) for name in names})
+    experiment = Experiment().with_values({"task.tokens": 4, "policy.kind": kind, "run.rounds": 2})
+    errors = []
+    for available in (True, False):
+        for module in SEAMS:
+            in_numpy.setattr(module, "AVAILABLE", available)
+        built = build(experiment, prior=single)
+        played = LocalEngine(threads=1).play(built.system, built.mixing, range(5))
+        errors.append([outcome.report.error for outcome in played])
+    np.testing.assert_array_equal(*errors)
