@@ -343,7 +343,7 @@ def possible(field: FieldInfo) -> str:
         >>> possible(ChannelSection.model_fields["bits"])
         'an integer from 1 to 48'
         >>> possible(PolicySection.model_fields["rounds_per_scale"])
-        'an integer from 1 to 64 or a list of integers from 1 to 64 or "auto"'
+        'an integer from 1 to 64 or a list of one or more integers from 1 to 64 or "auto"'
     """
     annotation = field.annotation
     if NoneType in get_args(annotation) and get_origin(get_args(annotation)[0]) is Annotated:
