@@ -5,6 +5,6 @@ Exponentials, logarithms and roots of third order are numpy's own, taken between
 one mathematical library to the next, and so from processor to processor.
 """
 
-from agents.kernels.compiler import AVAILABLE, compile_all, compiled
+from agents.kernels.compiler import AVAILABLE, compiled
 
-__all__ = ["AVAILABLE", "compile_all", "compiled"]
+__all__ = ["AVAILABLE", "compiled"]

@@ -4,15 +4,12 @@ import inspect
 import os
 import threading
 from collections.abc import Callable
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 OFF = "TOKENFIELD_NUMPY"  # set to 1, numpy's code is used throughout
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _TYPES = {"s": "int32", "i": "int64", "u": "uint64", "f": "float64", "b": "boolean"}
-_MODULES = ("belief", "draws", "exact", "messages", "sums")
-_LOOPS: "list[Compiled]" = []
 
 
 def _available() -> bool:
@@ -32,7 +29,6 @@ class Compiled:
         self.signature, self.function = signature, function
         self._lock = threading.Lock()
         self._compiled: Callable[..., Any] | None = None
-        _LOOPS.append(self)
 
     def __call__(self, *arguments: Any) -> Any:
         """Run it."""
@@ -73,15 +69,6 @@ def compiled(signature: str) -> Callable[[Callable[..., Any]], Compiled]:
         return Compiled(signature, inspect.unwrap(function))
 
     return decorate
-
-
-def compile_all() -> None:
-    """Compile all loops, so that processes which start next find them on disk."""
-    if AVAILABLE:
-        for name in _MODULES:
-            import_module(f"agents.kernels.{name}")
-        for loop in _LOOPS:
-            loop.compile()
 
 
 def _signature(words: str) -> str:

@@ -140,7 +140,7 @@ class Hub:
         return 0 if key == self._key else -1
 
     def start(
-        self, key: str, layout: Layout, apart: bool, rows: Rows, heard: list[np.ndarray] | None
+        self, key: str, layout: Layout, apart: bool, rows: Rows | None, heard: list[np.ndarray] | None
     ) -> None:
         """A batch.
 
@@ -148,8 +148,8 @@ class Hub:
             key: names it.
             layout: of packets.
             apart: whether reports go by themselves.
-            rows: the one row that all hear.
-            heard: or tokens that each block hears.
+            rows: the one row that all hear; None where they differ.
+            heard: tokens that each block hears then; None where all hear the same.
         """
         self._key, self._layout, self._apart, self._rows, self._heard = key, layout, apart, rows, heard
 
@@ -170,6 +170,7 @@ class Hub:
             sent = unpack_messages([*packets], layout) if apart else unpack([*packets], layout)[0]
             assert sent is not None
             if self._heard is None:
+                assert self._rows is not None
                 fields = [pack_sums(summed(self._rows, _ONE, sent, layout.codes))]
             else:
                 fields = [pack_messages(_of(sent, tokens)) for tokens in self._heard]

@@ -86,11 +86,13 @@ class Rows(NamedTuple):
         starts: of each row, and the end of the last [rows + 1].
         senders: whom it hears.
         weights: with which weight.
+        tokens: number of those that send.
     """
 
     starts: np.ndarray
     senders: np.ndarray
     weights: np.ndarray
+    tokens: int
 
 
 def rows_of(mixing: "Mixing") -> Rows:
@@ -100,6 +102,7 @@ def rows_of(mixing: "Mixing") -> Rows:
         np.asarray(graph.indptr, dtype=np.int64),
         np.asarray(graph.indices, dtype=np.int32),
         np.asarray(graph.data, dtype=np.int64),
+        mixing.tokens,
     )
 
 
@@ -109,35 +112,31 @@ def some_rows(rows: Rows, receivers: np.ndarray) -> tuple[Rows, np.ndarray]:
     starts = np.concatenate([[0], np.cumsum(counts)])
     entries = np.arange(starts[-1]) + np.repeat(rows.starts[receivers] - starts[:-1], counts)
     heard, senders = np.unique(rows.senders[entries], return_inverse=True)
-    return Rows(starts, senders.astype(np.int32), rows.weights[entries]), heard
+    return Rows(starts, senders.astype(np.int32), rows.weights[entries], len(heard)), heard
 
 
 def summed(rows: Rows, receivers: np.ndarray, sent: Sent, codes: int) -> Aggregate:
     """What some receivers hear, code by code: exact integers, whatever the order.
 
     Raises:
-        ValueError: if a row hears a token that sent nothing.
+        ValueError: if they are not messages of the tokens that the rows hear.
     """
-    if len(rows.senders) and int(rows.senders.max()) >= len(sent.wire):
-        raise ValueError(f"messages of {len(sent.wire)} tokens, and a graph of {int(rows.senders.max()) + 1}")
+    if rows.tokens != len(sent.wire):
+        raise ValueError(f"messages of {len(sent.wire)} tokens, and a graph of {rows.tokens}")
+    if not AVAILABLE:
+        from scipy.sparse import csr_array
+
+        from topology.mixing import Mixing  # an actor loads no networkx but here
+
+        entries = (rows.weights, rows.senders, rows.starts)
+        mixing = Mixing(csr_array(entries, shape=(len(rows.starts) - 1, rows.tokens)))
+        return Aggregate(*mixing.aggregate(sent.codes, sent.wire, codes, receivers, sent.spoken))
     shape = (len(receivers), codes, sent.wire.shape[2])
     sums = Aggregate(*(np.zeros(shape, dtype=np.int64) for _ in range(3)))
     asked, wire = (part.astype(np.int64, copy=False) for part in (sent.codes, sent.wire))
-    if AVAILABLE:
-        spoken = np.zeros((0, 0, 0), dtype=bool) if sent.spoken is None else sent.spoken
-        loops.aggregate(*rows, receivers, asked, wire, spoken, sent.spoken is None, *sums)
-        return sums
-    for code in range(codes):
-        said = asked == code
-        if sent.spoken is not None:
-            said &= sent.spoken
-        voices, values = said.sum(axis=1), np.where(said, wire, 0).sum(axis=1)
-        for row, receiver in enumerate(receivers):
-            part = slice(rows.starts[receiver], rows.starts[receiver + 1])
-            senders, weights = rows.senders[part], rows.weights[part, None]
-            sums.total[row, code] = (weights * values[senders]).sum(axis=0)
-            sums.weight[row, code] = (weights * voices[senders]).sum(axis=0)
-            sums.square[row, code] = (weights**2 * voices[senders]).sum(axis=0)
+    spoken = np.zeros((0, 0, 0), dtype=bool) if sent.spoken is None else sent.spoken
+    graph = rows.starts, rows.senders, rows.weights
+    loops.aggregate(*graph, receivers, asked, wire, spoken, sent.spoken is None, *sums)
     return sums
 
 

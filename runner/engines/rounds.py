@@ -85,7 +85,7 @@ class Rounds:
                 * channel.channels
                 * (2 + channel.wire_type.itemsize)
             )
-        self._hub_rows = ray.put(rows if shared else _own(rows, parts[0][:0]))
+        self._hub_rows = ray.put(rows) if shared else None
         self._kept = max(1, _KEPT // max(each, 1))
         self._fields: dict[int, list[Any]] = {}
         self._told: dict[int, list[Any]] = {}
@@ -233,4 +233,4 @@ class Rounds:
 
 def _own(rows: Rows, part: np.ndarray) -> Rows:
     """The one row of all, cut to the tokens of a block."""
-    return Rows(np.array([0, len(part)]), np.arange(len(part), dtype=np.int32), rows.weights[part])
+    return Rows(np.array([0, len(part)]), np.arange(len(part), dtype=np.int32), rows.weights[part], len(part))

@@ -32,15 +32,12 @@ from runner.built import build
 from runner.config.experiment import Experiment
 from runner.engines.base import hearing, join_sent, rows_of
 from runner.engines.local import LocalEngine
+from tests.bench.table import SEAMS
 from topology.families import Family
 from topology.mixing import mixing_of
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="numba cannot be had here")
 
-SEAMS = (
-    agents.channel, agents.policies.adaptive, agents.policies.bayesian, agents.rng, agents.step,
-    runner.engines.base,
-)  # fmt: skip
 PRIORS = {
     "binary": tree(3, 2, 0.8, 7),
     "ternary, random directions": tree(2, 3, 0.9, 5, "random", seed=6),

@@ -24,7 +24,7 @@ import runner.engines.base
 import runner.simulation.accumulator
 from analysis.resources import available_cores, machine
 
-_SEAMS = (
+SEAMS = (
     agents.channel, agents.policies.adaptive, agents.policies.bayesian, agents.rng, agents.step,
     runner.engines.base, runner.simulation.accumulator,
 )  # fmt: skip
@@ -77,13 +77,13 @@ def compared(
 @contextmanager
 def in_numpy() -> Any:
     """numpy's code in place of compiled loops."""
-    before = [module.AVAILABLE for module in _SEAMS]  # type: ignore[attr-defined]
-    for module in _SEAMS:
+    before = [module.AVAILABLE for module in SEAMS]  # type: ignore[attr-defined]
+    for module in SEAMS:
         module.AVAILABLE = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        for module, value in zip(_SEAMS, before, strict=True):
+        for module, value in zip(SEAMS, before, strict=True):
             module.AVAILABLE = value  # type: ignore[attr-defined]
 
 
