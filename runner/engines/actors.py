@@ -105,6 +105,12 @@ class TokenActor:
         everyone = np.arange(len(self._rows.starts) - 1)
         return self._end(round, hearing(self._rows, heard, layout.codes, everyone))
 
+    def replay(self, play: Play, positions: np.ndarray, rows: Rows, *fields: bytes) -> None:
+        """The first rounds of a batch once more, with what was heard in them."""
+        self.start(play, positions, rows)
+        for index, field in enumerate(fields, 1):
+            self.step(play.key, index, field)
+
     def _end(self, round: int, hear: Callable[[np.ndarray], Aggregate] | None) -> Any:
         assert self._tokens is not None
         sent, report = self._tokens.step(round, hear, self._play.detail)
@@ -141,8 +147,8 @@ class Hub:
 
     def start(
         self, key: str, layout: Layout, apart: bool, rows: Rows | None, heard: list[np.ndarray] | None
-    ) -> None:
-        """A batch.
+    ) -> str:
+        """A batch; gives its name.
 
         Args:
             key: names it.
@@ -152,6 +158,7 @@ class Hub:
             heard: tokens that each block hears then; None where all hear the same.
         """
         self._key, self._layout, self._apart, self._rows, self._heard = key, layout, apart, rows, heard
+        return key
 
     def exchange(self, key: str, *packets: bytes) -> Any:
         """What each block hears, or all do; then the packets, unless reports went apart.

@@ -229,7 +229,12 @@ class RayEngine:
 
     def _start(self, kind: type, count: int) -> list[Any]:
         """New actors, all of them up; none if that fails or is interrupted."""
-        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": _RESTARTS, "max_task_retries": 0}
+        options: dict[str, Any] = {
+            "num_cpus": 0,
+            "max_restarts": _RESTARTS,
+            "max_task_retries": 0,
+            "allow_out_of_order_execution": True,
+        }
         actor: Any = ray.remote(**options)(kind)
         fresh = [actor.remote() for _ in range(count)]
         try:

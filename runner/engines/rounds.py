@@ -3,6 +3,8 @@
 Nothing is fetched while rounds are submitted: a round's packets go from actors to the hub, and what it makes
 of them to the actors, while the next ones are on their way. What the hub handed on is kept until the batch
 ends, so that an actor that was lost hears it again. Ray itself repeats no call: it knows of no workspaces.
+Nor does it order them: each needs what the one before it gave. (In an ordered queue, a call that went down
+with a process holds up those behind it for half a minute.)
 """
 
 from collections.abc import Iterator
@@ -108,7 +110,9 @@ class Rounds:
             clipped, scalars, before = report.clipped, report.scalars, sent
 
     def _start_hub(self) -> None:
-        self.hub.start.remote(self._key, self._layout, self.apart, self._hub_rows, self._heard)
+        """The batch on the hub; what it gives is asked for by all exchanges, which so wait for it."""
+        start = self.hub.start
+        self._playing = start.remote(self._key, self._layout, self.apart, self._hub_rows, self._heard)
 
     def _start(self, block: int) -> Any:
         """Round 0 of one block."""
@@ -133,7 +137,7 @@ class Rounds:
             if index < self.last:
                 fields = 1 if self._shared else len(self.parts)
                 found = self.hub.exchange.options(num_returns=fields + (not self.apart)).remote(
-                    self._key, *said
+                    self._playing, *said
                 )
                 found = found if isinstance(found, list) else [found]
                 self._fields[index + 1] = found[:fields]
@@ -179,14 +183,18 @@ class Rounds:
         self._losses += 1
         if self._losses > _LOSSES:
             raise failure
-        if self._reached(self.hub) < 0:
+        at_hub, *at = self._reached([self.hub, *self.actors])
+        if at_hub < 0:
             self._start_hub()
-        # In the place of what the hub was lost with, the round before is exchanged again.
-        first = index if index == 0 or self._can_be_had(index) else index - 1
+        first = (
+            index  # or, where what the hub handed on was lost with its node, the round in whose end it did
+        )
+        while first and not self._can_be_had(first):
+            first -= 1
         try:
-            for block, actor in enumerate(self.actors):
-                if self._reached(actor) not in (first - 1, first):
-                    self._replay(block, first - 1)
+            self._replay(
+                [block for block, reached in enumerate(at) if reached not in (first - 1, first)], first - 1
+            )
         except LostError:
             first = 0
         self._submit(first, wanted=index)
@@ -194,40 +202,42 @@ class Rounds:
     def _can_be_had(self, index: int) -> bool:
         """Whether what was handed on for a round can still be had."""
         try:
-            ray.get(self._fields[index])
+            ray.get(self._fields.get(index, []))
         except ray.exceptions.RayError:
             return False
         return True
 
-    def _reached(self, process: Any) -> int:
-        """The round that a process is in, once it is up."""
+    def _reached(self, processes: list[Any]) -> list[int]:
+        """The rounds that processes are in, once all are up."""
         until = monotonic() + _PATIENCE
         while True:
             try:
-                return int(ray.get(process.reached.remote(self._key)))
+                return list(ray.get([process.reached.remote(self._key) for process in processes]))
             except ray.exceptions.ActorUnavailableError:
                 if monotonic() > until:
                     raise
                 sleep(0.02)
 
-    def _replay(self, block: int, end: int) -> None:
-        """Let a block that was lost hear again what was handed on.
+    def _replay(self, blocks: list[int], end: int) -> None:
+        """Let blocks that were lost hear again what was handed on.
 
         Raises:
             LostError: if that cannot be had any more.
         """
-        if end < 0:
+        if end < 0 or not blocks:
             return
-        if end and min(self._fields) > 1:
+        if any(index not in self._fields for index in range(1, end + 1)):
             raise LostError
-        last = self._start(block)
-        for index in range(1, end + 1):
-            last = self._step(block, index)
+        replays = []
+        for block in blocks:
+            fields = [self._fields[index][0 if self._shared else block] for index in range(1, end + 1)]
+            replay = self.actors[block].replay
+            replays.append(replay.remote(self._play, self.parts[block], self._rows[block], *fields))
         try:
-            ray.wait([last[0] if self.apart else last])
-            if self._reached(self.actors[block]) != end:
-                raise LostError
-        except ray.exceptions.ObjectLostError:
+            ray.get(replays)
+        except ray.exceptions.RayActorError:  # lost again: it will say so when it is asked for the next round
+            return
+        except ray.exceptions.RayError:
             raise LostError from None
 
 
