@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench
+.PHONY: help setup demo test lint bench chaos
 
 help:
 	@echo "make setup   install tokenfield and its tools into $(VENV), with the pinned versions"
@@ -15,6 +15,7 @@ help:
 	@echo "make test    run the tests; narrow them with ARGS, as in make test ARGS='-k guard'"
 	@echo "make lint    check style, types and the direction of imports"
 	@echo "make bench   measure loops, actors, traces and training against what bounds them"
+	@echo "make chaos   kill actors, hubs, nodes and drivers of runs at random, and compare every bit"
 	@echo
 	@echo "JOBS=...     processes that share the tests (now: $(JOBS))"
 	@echo "PYTHON=...   the interpreter that makes $(VENV): 3.11 or newer (now: $(PYTHON))"
@@ -49,3 +50,6 @@ bench: setup
 	@$(BIN)/python -c 'import mesa' 2>/dev/null || PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
 	    $(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+chaos: setup
+	@$(BIN)/python -m tests.chaos $(ARGS)

@@ -9,9 +9,10 @@ import numpy as np
 from agents.policies.base import Checked, Policy
 from agents.policies.learned import Affine, Learned
 from agents.prior import Prior
+from analysis.traces.location import Location, Place, place
 from runner.config.experiment import Experiment, parse
 from runner.engines import Engine
-from runner.errors import UsageError, expect
+from runner.errors import UnreadableError, UsageError, expect
 
 _MOST_PROMPTS = 2**31  # the tables of a run number them with 32 bits
 _Expected = tuple[str, object, tuple[int, ...]]  # name, array, shape
@@ -108,6 +109,19 @@ def validate_path(key: str, path: object) -> None:
         UsageError: with what was given.
     """
     expect(key, path, (str, PathLike), "the path of a folder, as a string or a pathlib.Path")
+
+
+def named_place(key: str, path: object) -> Place:
+    """The folder of a path, or of a URI on shared storage.
+
+    Raises:
+        UsageError: with what was given.
+    """
+    expect(key, path, (str, PathLike, Location), "the path of a folder, or the URI of one on shared storage")
+    try:
+        return place(path)  # type: ignore[arg-type]
+    except UnreadableError as failure:
+        raise UsageError(key, str(path), f"a path, or a URI as s3://bucket/runs ({failure})") from None
 
 
 def validate_called(**functions: object) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -137,14 +138,19 @@ def test_every_third_party_import_is_declared() -> None:
                     imported |= {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                     imported.add(node.module.split(".")[0])
-    declared = {requirement.split(">")[0].split("=")[0] for requirement in PROJECT["dependencies"]}
+    declared = {_name(requirement) for requirement in PROJECT["dependencies"]}
     strangers = imported - PACKAGES - sys.stdlib_module_names
     assert {name.replace("_", "-") for name in strangers} <= declared
+
+
+def _name(requirement: str) -> str:
+    """What is required, without its extras and versions."""
+    return re.split(r"[\[>=]", requirement)[0]
 
 
 def test_every_declared_requirement_is_pinned() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = {line.split("==")[0] for line in lines if not line.startswith("#")}
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"], "hatchling", "editables"]
-    assert {requirement.split(">")[0].split("=")[0] for requirement in wanted} <= pins
+    assert {_name(requirement) for requirement in wanted} <= pins
     assert all(line.startswith("#") or line.count("==") == 1 for line in lines)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from os import PathLike
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from analysis.errors import UnreadableError, printable, shown
 from analysis.resources import available_memory
+from analysis.traces.location import Location, Place, place
 from analysis.traces.nodes import numbered, unpacked, with_names
 from analysis.traces.schema import (
     IN_PARTS,
@@ -51,7 +51,7 @@ class Run:
         manifest: what was run, with which code, and how far it came.
     """
 
-    folder: Path
+    folder: Place
     manifest: dict[str, Any]
 
     @property
@@ -138,13 +138,13 @@ class Run:
         return table
 
 
-def open_run(path: Path | str) -> Run:
+def open_run(path: Place | str) -> Run:
     """Open a run's folder.
 
     A run that was stopped is opened too, and is not `is_complete`: its tables hold what it came to.
 
     Args:
-        path: of the folder.
+        path: of the folder, or its URI.
 
     Raises:
         FileNotFoundError: if there is no run.
@@ -160,10 +160,10 @@ def open_run(path: Path | str) -> Run:
         ...     len(run.messages) == 32 * 20 * 4
         True
     """
-    if not isinstance(path, str | PathLike):
+    if not isinstance(path, str | PathLike | Location):
         possible = "the path of a run's folder; a run is stored where runner.simulate is given out=..."
         raise UnreadableError(f"path = {shown(path)} is not possible; possible: {possible}")
-    folder = Path(path)
+    folder = place(path)
     manifest = folder / "manifest.json"
     try:
         if not manifest.is_file():
@@ -184,7 +184,7 @@ def open_run(path: Path | str) -> Run:
     return Run(folder, content)
 
 
-def _check_manifest(path: Path, content: Any) -> None:
+def _check_manifest(path: Place, content: Any) -> None:
     """Refuse what no version wrote, what a newer one wrote, and what was changed since."""
     if not isinstance(content, dict) or type(schema := content.get("schema")) is not int or schema < 1:
         raise UnreadableError(
@@ -215,7 +215,7 @@ def _check_manifest(path: Path, content: Any) -> None:
         raise UnreadableError(f"{path} is damaged: its experiment states {stated}")
 
 
-def read_table(folder: Path, name: str, rounds: int, digest: Any = None) -> pd.DataFrame | None:
+def read_table(folder: Place, name: str, rounds: int, digest: Any = None) -> pd.DataFrame | None:
     """A table of a run, its integers in 64 bits; None if there is none.
 
     Args:
@@ -246,7 +246,7 @@ def read_table(folder: Path, name: str, rounds: int, digest: Any = None) -> pd.D
     )
 
 
-def _files(folder: Path, name: str, rounds: int) -> list[Path]:
+def _files(folder: Place, name: str, rounds: int) -> list[Place]:
     """The files of a table, in the order in which they were written, without gaps."""
     if name not in IN_PARTS:
         path = folder / f"{name}.parquet"
@@ -266,8 +266,10 @@ def _files(folder: Path, name: str, rounds: int) -> list[Path]:
     return [_own(folder, home / part_name(*part)) for part in found]
 
 
-def _own(folder: Path, path: Path) -> Path:
+def _own(folder: Place, path: Place) -> Place:
     """A path, if it does not lead out of the run's folder."""
+    if isinstance(path, Location) or isinstance(folder, Location):
+        return path
     try:
         inside = path.resolve(strict=True).is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a link to nothing, or to itself
@@ -279,7 +281,7 @@ def _own(folder: Path, path: Path) -> Path:
     return path
 
 
-def _check_digest(folder: Path, name: str, files: list[Path], digest: Any) -> None:
+def _check_digest(folder: Place, name: str, files: list[Place], digest: Any) -> None:
     found = TableDigest()
     try:
         for path in files:
@@ -292,7 +294,7 @@ def _check_digest(folder: Path, name: str, files: list[Path], digest: Any) -> No
         raise UnreadableError(f"{folder}: its table {name!r} was changed since it was written: {words}")
 
 
-def _checked(path: Path, name: str) -> int:
+def _checked(path: Place, name: str) -> int:
     """Memory that a file's rows take, in bytes, an estimate from above; refuses other columns."""
     schema = SCHEMAS[name]
     with path.open("rb") as file:
@@ -306,7 +308,7 @@ def _checked(path: Path, name: str) -> int:
         return int(_VALUE_BYTES * values + _LIST_BYTES * lists)
 
 
-def _content(path: Path) -> pa.Table:
+def _content(path: Place) -> pa.Table:
     with path.open("rb") as file:
         return pq.ParquetFile(file, page_checksum_verification=True).read()
 

@@ -4,10 +4,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from analysis.traces.location import Place
 
 SCHEMA_VERSION = 2  # the second added the table of nodes
 
@@ -98,7 +99,7 @@ class TableDigest:
     def __init__(self) -> None:
         self._files, self._digest = 0, hashlib.blake2b(digest_size=16)
 
-    def add(self, path: Path) -> None:
+    def add(self, path: Place) -> None:
         """One more file of the table."""
         with path.open("rb") as file:
             self._digest.update(path.name.encode() + hashlib.file_digest(file, hashlib.blake2b).digest())

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 import agents
 from runner.cli.exit import exit_codes
 from runner.cli.options import (
+    RUNS,
     AddressOption,
     Call,
     EngineOption,
@@ -71,17 +72,20 @@ def run(call: Call, address: AddressOption = None, ray_folder: RayFolderOption =
     from runner.cli.console import print_run, run_answer
     from runner.progress import Progress
     from runner.simulation.simulate import simulate
+    from runner.storage.files import check_folder
     from runner.storage.writer import check_room
 
     experiment = call.load().experiment()
     built = build(experiment)
-    call.check_out(trains=built.entry.is_trained)
-    check_room(experiment, call.out)
+    out, weights = call.shared_out, call.weights_out
+    check_room(experiment, out, "--out")
+    if built.entry.is_trained:
+        check_folder(weights / "weights", "--out")
     _check_engine(experiment, address, ray_folder)
     progress = Progress()
-    built = _with_weights(built, call.out, progress)
+    built = _with_weights(built, weights, progress)
     with playing(experiment, address, progress, ray_folder) as (engine, watch):
-        result = simulate(built, engine=engine, out=call.out, on_round=watch)
+        result = simulate(built, engine=engine, out=out, on_round=watch)
     call.answer(run_answer(result), partial(print_run, result))
 
 
@@ -100,16 +104,19 @@ def resume(
     from runner.progress import Progress
     from runner.simulation.resume import resume as resume_run
     from runner.storage.manifest import read_stopped
+    from runner.validate import named_place
 
     with answering(as_json) as answer:
-        experiment, progress = read_stopped(folder)[0], Progress()
+        where = named_place("RUN", folder)
+        weights = where.parent if isinstance(where, Path) else RUNS
+        experiment, progress = read_stopped(where)[0], Progress()
         if engine_name is not None or address is not None:
             experiment = experiment.with_values({"run.engine": "ray" if engine_name is None else engine_name})
         _check_engine(experiment, address, ray_folder)
         trained = POLICIES[experiment.policy.kind].is_trained
-        learned = _with_weights(build(experiment), folder.parent, progress).learned if trained else None
+        learned = _with_weights(build(experiment), weights, progress).learned if trained else None
         with playing(experiment, address, progress, ray_folder) as (engine, watch):
-            result = resume_run(folder, engine=engine, learned=learned, on_round=watch)
+            result = resume_run(where, engine=engine, learned=learned, on_round=watch)
         answer(run_answer(result), partial(print_run, result))
 
 

@@ -14,19 +14,24 @@ from runner.config.files import presets
 from runner.errors import UsageError, nearest
 
 if TYPE_CHECKING:  # a shell that completes a word waits for this module
+    from analysis.traces.location import Place
     from runner.cli.console import Answer
     from runner.config.experiment import Experiment
     from runner.config.studies import Comparison
     from runner.engines import Engine
     from runner.progress import Progress
 
+RUNS = Path("runs")
+
 FileArgument = Annotated[
     str,
     typer.Argument(metavar="FILE", help="Experiment file (TOML) or preset.", autocompletion=complete_file),
 ]
 RunArgument = Annotated[
-    Path,
-    typer.Argument(metavar="RUN", help="Folder of a run that was stopped.", autocompletion=complete_folder),
+    str,
+    typer.Argument(
+        metavar="RUN", help="Folder of a run that was stopped, or its URI.", autocompletion=complete_folder
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -41,11 +46,11 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")
 ]
 OutOption = Annotated[
-    Path,
+    str,
     typer.Option(
         "--out",
         metavar="FOLDER",
-        help="Where runs and weights are kept.",
+        help="Where runs and weights are kept; of a run also a URI on shared storage, as s3://bucket/runs.",
         autocompletion=complete_folder,
     ),
 ]
@@ -73,13 +78,13 @@ class Call(NamedTuple):
     Attributes:
         file: path of an experiment file, or name of a preset.
         settings: overrides, key=value.
-        out: folder where runs and weights are kept.
+        named_out: folder where runs and weights are kept.
         answer: gives what the command found.
     """
 
     file: str
     settings: list[str]
-    out: Path
+    named_out: str
     answer: "Answer"
 
     def load(self, *more: str) -> "Comparison":
@@ -98,6 +103,37 @@ class Call(NamedTuple):
             possible = f"the path of an experiment file, or a preset: {', '.join(sorted(known))}"
             raise UsageError("FILE", self.file, possible, nearest(self.file, known))
         return load(Comparison, path, assignments([*self.settings, *more]))
+
+    @property
+    def out(self) -> Path:
+        """The folder where runs and weights are kept.
+
+        Raises:
+            UsageError: if it is not on this machine.
+        """
+        found = self.shared_out
+        if isinstance(found, Path):
+            return found
+        raise UsageError(
+            "--out", str(found), "a folder of this machine; `run` alone stores on shared storage"
+        )
+
+    @property
+    def shared_out(self) -> "Place":
+        """The folder where runs are kept, which may be on shared storage.
+
+        Raises:
+            UsageError: if a URI names none.
+        """
+        from runner.validate import named_place
+
+        return named_place("--out", self.named_out)
+
+    @property
+    def weights_out(self) -> Path:
+        """The folder below which weights are kept: the default one, where runs are on shared storage."""
+        found = self.shared_out
+        return found if isinstance(found, Path) else RUNS
 
     def check_out(self, trains: bool = False) -> None:
         """Refuse a folder that cannot be written, before anything is computed for it.
@@ -122,7 +158,7 @@ def on_a_file(command: Callable[..., None]) -> Callable[..., None]:
         file: FileArgument,
         settings: SetOption = None,
         as_json: JsonOption = False,
-        out: OutOption = Path("runs"),
+        out: OutOption = str(RUNS),
         **own: Any,
     ) -> None:
         from runner.cli.console import answering

@@ -17,6 +17,7 @@ from uuid import uuid4
 import numpy as np
 import psutil
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agents.step import System
 from analysis.guard import PACKAGES
@@ -24,6 +25,7 @@ from analysis.resources import available_cores, available_memory
 from runner.engines.actors import Hub, TokenActor
 from runner.engines.base import Outcome
 from runner.engines.environment import prepare
+from runner.engines.placement import homes
 from runner.engines.rounds import Rounds
 from runner.errors import RunError, UsageError, expect, expect_count
 from runner.source import fingerprint, folder_of
@@ -164,6 +166,7 @@ class RayEngine:
         self._display = progress
         self.actors: list[Any] = []
         self.hub: Any = None
+        self._homes: list[str] = []  # nodes on which the actors were started
         self._workers: list[psutil.Process] = []
         self._runs, self._name = 0, uuid4().hex
 
@@ -214,12 +217,11 @@ class RayEngine:
         with suppress(ray.exceptions.RayError):  # of a cluster that is gone
             for actor in [*self.actors, *([self.hub] if self.hub else [])]:
                 ray.kill(actor)
-        self.actors, self.hub = [], None
+        self.actors, self.hub, self._homes = [], None, []
 
     def _ready(self, count: int) -> list[Any]:
         """At least `count` actors that run this very code."""
-        if self._owned:
-            self._check_room(count - len(self.actors))
+        self._check_room(count - len(self.actors))
         with _told("actors could not be started"):
             if self.hub is None:
                 (self.hub,) = self._start(Hub, 1)
@@ -236,14 +238,28 @@ class RayEngine:
             "allow_out_of_order_execution": True,
         }
         actor: Any = ray.remote(**options)(kind)
-        fresh = [actor.remote() for _ in range(count)]
+        fresh = [actor.options(**place).remote() for place in self._places(kind, count)]
         try:
             self._wait_for(fresh)
         except BaseException:
             for one in fresh:
                 ray.kill(one)
+            self._homes = self._homes[: len(self.actors)]
             raise
         return fresh
+
+    def _places(self, kind: type, count: int) -> list[dict[str, Any]]:
+        """Where new actors are started. One whose node is lost is started again on any other."""
+        if self._owned:
+            return [{}] * count
+        nodes = {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+        if kind is not TokenActor or len(nodes) < 2:
+            return [{}] * count
+        names = sorted(nodes)
+        held = [self._homes.count(name) for name in names]
+        chosen = [names[index] for index in homes(count, [nodes[name] for name in names], held)]
+        self._homes += chosen
+        return [{"scheduling_strategy": NodeAffinitySchedulingStrategy(name, soft=True)} for name in chosen]
 
     def _note_workers(self) -> None:
         """Remember processes of our own cluster: a signal to the whole group ends what they are found by."""
@@ -294,8 +310,10 @@ class RayEngine:
         return f'run.tokens_per_actor = "auto" needs {cores} of them'
 
     def _check_room(self, more: int) -> None:
-        """Refuse more actors than this machine has memory for."""
+        """Refuse more actors than this machine, or the cluster, has memory for."""
         free, needed = available_memory(), more * _ACTOR_BYTES
+        if not self._owned:
+            free = int(ray.cluster_resources().get("memory", needed))  # type: ignore[no-untyped-call]
         if needed > free:
             enough = -(-self._per_actor(more) * needed // free)
             possible = f'"auto", or {enough:,} or more here: {more:,} more actors take '

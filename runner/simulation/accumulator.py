@@ -1,7 +1,6 @@
 """What a simulation adds up over batches of prompts; kept beside the trace, a stopped run resumes from it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -9,6 +8,7 @@ from jaxtyping import Float, Int
 from agents.kernels import AVAILABLE
 from agents.kernels import sums as loops
 from analysis.errors import UnreadableError
+from analysis.traces.location import Place
 from runner.engines.base import Outcome
 from runner.storage.arrays import SUFFIX, read_arrays, remove_arrays, write_arrays
 
@@ -68,13 +68,13 @@ class Totals:
         self.prompts += prompts
         self.batches += 1
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Place) -> None:
         """Keep them in a run's folder: whole or not at all."""
         arrays = {name: getattr(self, name) for name in _SUMS}
         arrays["prompt_risk"] = self.prompt_risk[:, : self.prompts]
         write_arrays(folder / _FILE, {"prompts": self.prompts, "batches": self.batches}, arrays)
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Place) -> None:
         """Resume from what was kept in a run's folder, if anything was.
 
         Raises:
@@ -100,7 +100,7 @@ class Totals:
         self.prompts, self.batches = played, batches
 
 
-def forget(folder: Path) -> None:
+def forget(folder: Place) -> None:
     """Remove what was kept."""
     remove_arrays(folder / _FILE)
 

@@ -1,26 +1,26 @@
 """Resume a run that was stopped: the batches that it lacks, to the same bits."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.policies import Policy
 from agents.policies.learned import Learned
 from agents.prior import Prior
+from analysis.traces.location import Place
 from runner.built import build
 from runner.engines import Engine
 from runner.errors import RunError, UnreadableError, UsageError
 from runner.simulation.simulate import Simulation, check_policy, opened, play
 from runner.storage.manifest import Batches, read_stopped, weights_digest
 from runner.storage.writer import TraceWriter, check_room
-from runner.validate import validate_called, validate_engine, validate_path
+from runner.validate import named_place, validate_called, validate_engine
 
 if TYPE_CHECKING:
     import networkx as nx
 
 
 def resume(
-    folder: Path | str,
+    folder: Place | str,
     *,
     engine: Engine | None = None,
     graph: "nx.Graph[Any] | None" = None,
@@ -32,7 +32,7 @@ def resume(
     """Play what a stopped run still lacks; its tables end as if it had never been stopped.
 
     Args:
-        folder: of the run.
+        folder: of the run, or its URI.
         engine: where to play the rest; by default what the experiment names.
         graph: the graph that was handed to `simulate`, if one was.
         learned: the weights that were handed to it, if they were.
@@ -60,12 +60,11 @@ def resume(
         >>> bool((resumed.risk == simulate(experiment).risk).all())
         True
     """
-    validate_path("folder", folder)
+    where = named_place("folder", folder)
     validate_called(on_round=on_round)
     if engine is not None:
         validate_engine(engine)
-    folder = Path(folder)
-    experiment, manifest = read_stopped(folder)
+    experiment, manifest = read_stopped(where)
     built = build(experiment, graph, learned, prior=prior, policy=policy)
     start, stop = manifest["prompts"]
     batches = Batches(range(start, stop), manifest["batch"], weights_digest(learned))
@@ -83,10 +82,10 @@ def resume(
             advice = f"Hand it in: runner.resume(folder, {name}=...)"
             raise UsageError(name, given, possible, advice)
     check_policy(built, batches)
-    check_room(experiment, folder)
+    check_room(experiment, where)
     try:
         with opened(engine, experiment) as playing:
-            writer = TraceWriter(folder, built, playing.name, batches)
+            writer = TraceWriter(where, built, playing.name, batches)
             return play(built, playing, batches, writer, None, on_round)
     except UnreadableError as failure:
         raise RunError(f"{failure}. Start the run anew: what was kept of it cannot be trusted") from None

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from agents.policies.learned import Learned
 from agents.prior import Prior
 from analysis.resources import available_memory
 from analysis.statistics import mean_over_prompts
+from analysis.traces.location import Place
 from runner.built import Built, build
 from runner.config.experiment import Experiment
 from runner.engines import ENGINES, Engine, EngineOptions, Outcome
@@ -26,9 +26,9 @@ from runner.storage.files import check_name, new_folder
 from runner.storage.manifest import Batches, weights_digest
 from runner.storage.writer import TraceWriter, check_room
 from runner.validate import (
+    named_place,
     validate_called,
     validate_engine,
-    validate_path,
     validate_policy,
     validate_prompts,
     validate_traced,
@@ -68,7 +68,7 @@ class Simulation:
     scalars: Int[np.ndarray, " rounds"]
     clipped: int
     seconds: Float[np.ndarray, " rounds"]
-    folder: Path | None
+    folder: Place | None
 
     @property
     def bits(self) -> int:
@@ -97,7 +97,7 @@ def simulate(
     experiment: Experiment | Built | None = None,
     *,
     engine: Engine | None = None,
-    out: Path | str | None = None,
+    out: Place | str | None = None,
     graph: "nx.Graph[Any] | None" = None,
     learned: Learned | None = None,
     prior: Prior | None = None,
@@ -112,7 +112,8 @@ def simulate(
     Args:
         experiment: what to run, as it is or built; the defaults if left out.
         engine: where to run it; by default what the experiment names.
-        out: folder below which the run is stored; nothing is stored if left out.
+        out: folder, or URI of one on shared storage, below which the run is stored; nothing is stored if
+            left out.
         graph: any networkx graph in place of the experiment's; an edge j -> i means that i hears j, and
             tokens are its nodes in the order of their names.
         learned: weights of a learned policy.
@@ -140,8 +141,7 @@ def simulate(
     validate_called(observer=observer, on_round=on_round)
     if engine is not None:
         validate_engine(engine)
-    if out is not None:
-        validate_path("out", out)
+    parent = None if out is None else named_place("out", out)
     given = Experiment() if experiment is None else experiment
     if isinstance(given, Built):
         for key, value in {"graph": graph, "prior": prior, "policy": policy}.items():
@@ -155,12 +155,12 @@ def simulate(
     validate_traced(built.experiment, prompts)
     batches = Batches(prompts, batch_size(built.experiment), weights_digest(built.learned))
     check_policy(built, batches)
-    if out is not None:
-        check_room(built.experiment, Path(out))
+    if parent is not None:
+        check_room(built.experiment, parent)
     with opened(engine, built.experiment) as playing:
         writer = None
-        if out is not None:
-            folder = new_folder(Path(out), f"{name}-{built.experiment.identity()}")
+        if parent is not None:
+            folder = new_folder(parent, f"{name}-{built.experiment.identity()}")
             writer = TraceWriter(folder, built, playing.name, batches)
         return play(built, playing, batches, writer, observer, on_round)
 

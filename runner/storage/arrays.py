@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from analysis.traces.location import Location, Place, on_this_machine
 from runner.errors import UnreadableError
 from runner.storage.files import fresh_file
 
@@ -20,7 +20,7 @@ _KINDS = "biuf"  # truth values, integers, floats
 
 
 def write_arrays(
-    path: Path, header: Mapping[str, Any], arrays: Mapping[str, Shaped[np.ndarray, "..."]]
+    path: Place, header: Mapping[str, Any], arrays: Mapping[str, Shaped[np.ndarray, "..."]]
 ) -> None:
     """Write a file that appears whole or not at all, whatever happens meanwhile.
 
@@ -41,11 +41,12 @@ def write_arrays(
     content = save(exact, metadata={"header": text, "digest": _digest(text, exact)})
     with fresh_file(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if not isinstance(path, Location):
+            file.flush()
+            os.fsync(file.fileno())
 
 
-def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Shaped[np.ndarray, "..."]]]:
+def read_arrays(path: Place) -> tuple[dict[str, Any], dict[str, Shaped[np.ndarray, "..."]]]:
     """Header and arrays of a file.
 
     Raises:
@@ -55,7 +56,7 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Shaped[np.ndarray
     try:
         if not path.exists():
             raise FileNotFoundError(f"there is no file {path}")
-        with safe_open(path, framework="numpy") as file:
+        with on_this_machine(path) as here, safe_open(here, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         header = json.loads(metadata["header"])
@@ -70,10 +71,11 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Shaped[np.ndarray
     return header, arrays
 
 
-def remove_arrays(path: Path) -> None:
+def remove_arrays(path: Place) -> None:
     """Remove a file, and what writers that were killed left of it."""
-    for leftover in path.parent.glob(f".{path.name}.*.partial"):
-        leftover.unlink(missing_ok=True)
+    if not isinstance(path, Location):
+        for leftover in path.parent.glob(f".{path.name}.*.partial"):
+            leftover.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 

@@ -2,23 +2,26 @@
 
 import os
 import re
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis.traces.location import Location, Place, written_whole
 from runner.errors import RunError, UsageError
 
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # is set in what `ray job submit` starts
 _LONGEST_NAME = 100  # characters; behind them stand an identity and the time
 
 
-def check_folder(folder: Path, key: str = "out") -> None:
-    """Make a folder, and refuse one that cannot be written into.
+def check_folder(folder: Place, key: str = "out") -> None:
+    """Make a folder, and refuse one that cannot be written into, or that would be taken away.
 
     Args:
         folder: with its parents, which are made too.
@@ -27,6 +30,13 @@ def check_folder(folder: Path, key: str = "out") -> None:
     Raises:
         UsageError: saying why it cannot be written.
     """
+    if isinstance(folder, Location):
+        _check_shared(folder, key)
+        return
+    if _JOB in os.environ and folder.absolute().is_relative_to(Path.cwd()):
+        possible = "a URI (s3://..., file:///...), or a path outside of the job's own folder"
+        advice = "The job's folder is a copy that Ray takes away: name another one with --out"
+        raise UsageError(key, str(folder), possible, advice)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -34,6 +44,18 @@ def check_folder(folder: Path, key: str = "out") -> None:
     except (OSError, ValueError) as failure:
         words = getattr(failure, "strerror", None) or str(failure)
         raise UsageError(key, str(folder), f"a folder that can be written ({words})") from None
+
+
+def _check_shared(folder: Location, key: str) -> None:
+    """Refuse shared storage that cannot be written."""
+    probe = folder / f".{secrets.token_hex(4)}.probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as failure:
+        words = str(failure).strip().splitlines()[-1]
+        raise UsageError(key, str(folder), f"shared storage that can be written ({words})") from None
 
 
 def check_name(name: str) -> None:
@@ -59,7 +81,11 @@ def name_of(file: str) -> str:
     return plain.encode()[: _LONGEST_NAME // 2].decode(errors="ignore") or "run"
 
 
-def new_folder(parent: Path, name: str) -> Path:
+@overload
+def new_folder(parent: Path, name: str) -> Path: ...
+@overload
+def new_folder(parent: Place, name: str) -> Place: ...
+def new_folder(parent: Place, name: str) -> Place:
     """A fresh folder `name`-time below `parent`; never one that exists.
 
     Raises:
@@ -68,6 +94,8 @@ def new_folder(parent: Path, name: str) -> Path:
     """
     check_name(name)
     stamp = time.strftime("%Y%m%d-%H%M%S")
+    if isinstance(parent, Location):  # where two may make the same folder, and neither is told
+        stamp += f"-{secrets.token_hex(4)}"
     with storing(parent):
         parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(1000):
@@ -81,7 +109,7 @@ def new_folder(parent: Path, name: str) -> Path:
 
 
 @contextmanager
-def storing(path: Path) -> Iterator[None]:
+def storing(path: Place) -> Iterator[None]:
     """Tell a user whose disk is full, or was taken away, what happened.
 
     Raises:
@@ -97,7 +125,7 @@ def storing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def fresh_file(path: Path) -> Iterator[BinaryIO]:
+def fresh_file(path: Place) -> Iterator[IO[bytes]]:
     """A file that takes its place when it is whole; until then, and if that fails, there is none of its name.
 
     What lies in its place is replaced; a link is, not what it points to.
@@ -105,6 +133,10 @@ def fresh_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         RunError: if it cannot be written.
     """
+    if isinstance(path, Location):
+        with storing(path), written_whole(path) as whole:
+            yield whole
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +150,7 @@ def fresh_file(path: Path) -> Iterator[BinaryIO]:
             raise
 
 
-def write_table(path: Path, table: pa.Table) -> None:
+def write_table(path: Place, table: pa.Table) -> None:
     """Write a Parquet file that appears only when it is whole.
 
     Raises:
@@ -128,7 +160,7 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Place, text: str) -> None:
     """Write a text file that appears only when it is whole.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from agents.policies.learned import Learned
+from analysis.traces.location import Place
 from analysis.traces.schema import SCHEMA_VERSION, TableDigest, digest_of
 from runner.built import Built
 from runner.config.experiment import Experiment
@@ -62,7 +63,12 @@ def weights_digest(learned: Learned | None) -> str | None:
 
 
 def write_manifest(
-    folder: Path, built: Built, batches: Batches, engine: str, status: str, digests: Mapping[str, TableDigest]
+    folder: Place,
+    built: Built,
+    batches: Batches,
+    engine: str,
+    status: str,
+    digests: Mapping[str, TableDigest],
 ) -> None:
     """State what was run and how far it came; a complete run's manifest holds the digests of its tables.
 
@@ -92,7 +98,7 @@ def write_manifest(
     write_text(folder / NAME, json.dumps(content, indent=2) + "\n")
 
 
-def read_stopped(folder: Path) -> tuple[Experiment, dict[str, Any]]:
+def read_stopped(folder: Place) -> tuple[Experiment, dict[str, Any]]:
     """The experiment and the manifest of a run that was stopped.
 
     Raises:

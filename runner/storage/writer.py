@@ -8,13 +8,13 @@ is complete holds the digests of its tables. All tables but `timing` hold the sa
 import json
 import shutil
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool
 
+from analysis.traces.location import Location, Place
 from analysis.traces.schema import IN_PARTS, KEYS, SCHEMAS, TableDigest, part_name
 from runner.built import Built
 from runner.config.experiment import Experiment
@@ -41,13 +41,15 @@ def predicted_bytes(experiment: Experiment) -> int:
     return int(rows * (message + workspace) + 22 * (rounds + 1) * experiment.task.prompts)
 
 
-def check_room(experiment: Experiment, folder: Path) -> None:
+def check_room(experiment: Experiment, folder: Place, key: str = "out") -> None:
     """Refuse a folder that cannot be written, and a trace that does not fit on its disk.
 
     Raises:
         UsageError: with the size of the trace and the room there is.
     """
-    check_folder(folder)
+    check_folder(folder, key)
+    if isinstance(folder, Location):  # which does not say how much room it has
+        return
     needed, free = predicted_bytes(experiment), shutil.disk_usage(folder).free
     if needed > free:
         possible = (
@@ -83,7 +85,7 @@ class TraceWriter:
         batches: the prompts, batch by batch.
     """
 
-    def __init__(self, folder: Path, built: Built, engine: str, batches: Batches) -> None:
+    def __init__(self, folder: Place, built: Built, engine: str, batches: Batches) -> None:
         self.folder = folder
         self._built, self._engine, self._batches = built, engine, batches
         self._experiment, self._channel = built.experiment, built.channel
@@ -178,7 +180,7 @@ class TraceWriter:
                 if path.exists():
                     self._digests.setdefault(table, TableDigest()).add(path)
 
-    def _write(self, name: str, path: Path, columns: dict[str, Any]) -> None:
+    def _write(self, name: str, path: Place, columns: dict[str, Any]) -> None:
         schema, kept = SCHEMAS[name], self._experiment.trace.columns
         if kept is not None and name in KEYS:  # the others are there without a value, which takes no room
             rows = len(columns["round"])
