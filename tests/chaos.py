@@ -2,8 +2,8 @@
 
 Runs are played on a cluster of three nodes while kill -9 meets actors, hubs, raylets (never the head's, with
 which a cluster ends) and drivers. A driver that was killed is resumed by another one. Every table of each run
-is then compared, bit by bit, with what one process gives that nobody disturbs. Victims and moments follow from
-the seed; what is on its way at that moment does not.
+is then compared, bit by bit, with what one process gives undisturbed. Victims and moments follow from the
+seed; what is on its way at that moment does not.
 """
 
 import argparse
@@ -80,8 +80,9 @@ class Driver:
         self.done = ""
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read when it has ended)
         environment = {key: value for key, value in cluster.environment.items() if key != "RAY_AUTH_MODE"}
+        words = json.dumps({"address": cluster.address, **given})
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.driver", json.dumps({"address": cluster.address, **given})],
+            [*cluster.entered, sys.executable, "-m", "tests.driver", words],
             stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -85,6 +85,7 @@ class RayCluster:
         mode: of authentication: token or disabled.
         environment: more variables of the nodes.
         dashboard: with the job server.
+        inside: network namespace and address of the head's host; by default that of this process.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class RayCluster:
         mode: str = "token",
         environment: dict[str, str] | None = None,
         dashboard: bool = False,
+        inside: tuple[str, str] | None = None,
     ) -> None:
         self.folder, self.cores = folder, cores
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,21 +110,32 @@ class RayCluster:
             **(environment or {}),
         }  # fmt: skip
         self.port, self.dashboard = free_port(), free_port() if dashboard else None
-        self.address = f"127.0.0.1:{self.port}"
+        self.host = inside[1] if inside else "127.0.0.1"
+        self.entered = _entered(inside)
+        self.address = f"{self.host}:{self.port}"
         options = ["--head", f"--port={self.port}", f"--temp-dir={folder}"]
         options += ["--include-dashboard=false"]
         if dashboard:
             options[-1:] = ["--include-dashboard=true", f"--dashboard-port={self.dashboard}"]
         self.nodes: list[Node] = []
-        self.head = self._start(options)
+        self.head = self._start(options, inside)
         self.wait_for(1)
 
-    def join(self) -> Node:
+    def join(self, inside: tuple[str, str] | None = None) -> Node:
         """One node more; it takes some seconds to be up."""
-        return self._start([f"--address={self.address}"])
+        return self._start([f"--address={self.address}"], inside)
 
-    def _start(self, options: list[str]) -> Node:
-        command = [RAY, "start", *options, f"--num-cpus={self.cores}", "--disable-usage-stats", "--block"]
+    def _start(self, options: list[str], inside: tuple[str, str] | None = None) -> Node:
+        options += [f"--node-ip-address={inside[1]}"] if inside else []
+        command = [
+            *_entered(inside),
+            RAY,
+            "start",
+            *options,
+            f"--num-cpus={self.cores}",
+            "--disable-usage-stats",
+            "--block",
+        ]
         node = Node(command, self.environment, self.folder / f"node-{len(self.nodes)}.log")
         self.nodes.append(node)
         return node
@@ -137,14 +150,16 @@ class RayCluster:
         )
         deadline = time.monotonic() + seconds
         while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    break
+            probe = f"import socket; socket.create_connection(({self.host!r}, {self.port}), 1).close()"
+            if not subprocess.run(
+                [*self.entered, sys.executable, "-c", probe], capture_output=True
+            ).returncode:
+                break
             if time.monotonic() > deadline or self.head.process.poll() is not None:
                 raise RuntimeError(f"the head did not start: {self.head.log.read_text()}")
             time.sleep(0.1)
         subprocess.run(
-            [sys.executable, "-c", ask, self.address, str(count)],
+            [*self.entered, sys.executable, "-c", ask, self.address, str(count)],
             env=self.environment,
             timeout=seconds,
             check=True,
@@ -168,6 +183,11 @@ def cluster(folder: Path, nodes: int = 1, **options: object) -> Iterator[RayClus
         yield found
     finally:
         found.close()
+
+
+def _entered(inside: tuple[str, str] | None) -> list[str]:
+    """What a command in a network namespace begins with."""
+    return ["ip", "netns", "exec", inside[0]] if inside else []
 
 
 def free_port() -> int:

@@ -59,7 +59,10 @@ class ByFile(LoadScopeScheduling):
         return "ray" if "ray" in name.partition("[")[0].split("_") or file in _CLUSTERS else file
 
 
-_CLUSTERS = tuple(f"tests/runner/test_{name}.py" for name in ("engines", "replay", "running_cluster"))
+_CLUSTERS = tuple(
+    f"tests/runner/test_{name}.py"
+    for name in ("engines", "replay", "running_cluster", "several_nodes", "chaos")
+)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
@@ -72,6 +75,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         needs = item.get_closest_marker("ray") is not None
         assert not needs or ByFile._split_scope(None, item.nodeid) == "ray", item.nodeid  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a path that is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="tf-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")
