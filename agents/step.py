@@ -19,6 +19,8 @@ from agents.reductions import dot, fold
 from agents.rng import Purpose, normals_at
 from agents.task import TokenView, draw_tokens
 
+MOST_BELIEFS = 64  # atoms up to which an observer is shown the whole belief
+
 
 @dataclass(frozen=True, eq=False)
 class System:
@@ -100,11 +102,16 @@ class Detail(NamedTuple):
         estimate: w_i [n, d, B].
         correct: whether the atom nearest to the estimate shares the true branch at each level [n, D, B].
         entropy: entropy of the belief over branches at each level, bits; NaN without a belief [n, D, B].
+        claimed: E|w - w_i|^2 under the belief; NaN without one, and where atoms have a spread [n, B].
+        belief: posterior probability of each atom; no atoms without a belief, and if there are more than
+            MOST_BELIEFS [n, A, B].
     """
 
     estimate: Float[np.ndarray, "n d B"]
     correct: Bool[np.ndarray, "n D B"]
     entropy: Float[np.ndarray, "n D B"]
+    claimed: Float[np.ndarray, "n B"]
+    belief: Float[np.ndarray, "n A B"]
 
 
 class Step(NamedTuple):
@@ -232,7 +239,14 @@ def _observe(system: System, block: Block, state: Any, estimate: Float[np.ndarra
     if belief is not None:
         for level in range(branches.shape[1]):
             entropy[:, level] = _branch_entropy(belief, branches[:, level])
-    return Detail(estimate, np.ascontiguousarray(np.moveaxis(correct, 0, 1)), entropy)
+    claimed = np.full((tokens, prompts), np.nan)
+    if belief is not None and not system.prior.factor.shape[1]:
+        claimed[:] = 0.0
+        for index, atom in enumerate(system.prior.atoms):
+            claimed += belief[:, index] * _squared_distance(estimate, atom[:, None])
+    if belief is None or belief.shape[1] > MOST_BELIEFS:
+        belief = np.empty((tokens, 0, prompts))
+    return Detail(estimate, np.ascontiguousarray(np.moveaxis(correct, 0, 1)), entropy, claimed, belief)
 
 
 def _squared_distance(

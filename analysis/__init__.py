@@ -12,11 +12,17 @@ check_packages()
 if TYPE_CHECKING:
     from analysis import measures, plots, theory
     from analysis.traces.reader import Run, open_run
+    from analysis.traces.runs import Runs, open_runs
 
-_HOMES = {"Run": "analysis.traces.reader", "open_run": "analysis.traces.reader"}
+_HOMES = {
+    "Run": "analysis.traces.reader",
+    "Runs": "analysis.traces.runs",
+    "open_run": "analysis.traces.reader",
+    "open_runs": "analysis.traces.runs",
+}
 _MODULES = ("measures", "plots", "theory")
 
-__all__ = ["Run", "measures", "open_run", "plots", "theory"]
+__all__ = ["Run", "Runs", "measures", "open_run", "open_runs", "plots", "theory"]
 
 
 def __getattr__(name: str) -> Any:

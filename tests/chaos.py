@@ -46,7 +46,7 @@ RUNS: list[dict[str, Any]] = [
     {"graph.kind": "random_regular", "run.tokens_per_actor": "auto", "policy.kind": "gossip"},
 ]
 PAUSE = (0.2, 2.5)  # seconds between a recovery and the next kill
-PATIENCE = 120.0  # seconds without a round after which a run is lost
+PATIENCE = 300.0  # seconds without a round after which a run is lost
 
 
 @dataclass
@@ -114,6 +114,8 @@ class Driver:
             self.process.kill()
             self.process.wait()
         self._reader.join()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
         self.errors.seek(0)
         said = self.errors.read()
         self.errors.close()
@@ -200,8 +202,7 @@ def _disturbed(
             ledger.recoveries[kind].append(driver.pause(3 * (settings["run.rounds"] + 1), began))
             say(f"kill {ledger.kills}: {kind}, {ledger.recoveries[kind][-1]:.1f} s")
             if kind == "raylet":
-                ray.join()
-                ray.wait_for(NODES)
+                ray.rejoin(NODES)
         else:
             time.sleep(0.05)
     said = driver.end()

@@ -110,6 +110,7 @@ class RayCluster:
             **(environment or {}),
         }  # fmt: skip
         self.port, self.dashboard = free_port(), free_port() if dashboard else None
+        self.inside = inside
         self.host = inside[1] if inside else "127.0.0.1"
         self.entered = _entered(inside)
         self.address = f"{self.host}:{self.port}"
@@ -124,6 +125,18 @@ class RayCluster:
     def join(self, inside: tuple[str, str] | None = None) -> Node:
         """One node more; it takes some seconds to be up."""
         return self._start([f"--address={self.address}"], inside)
+
+    def rejoin(self, count: int) -> None:
+        """One node more, in place of one that was lost, until so many are up; a start may fail, and is repeated."""
+        for attempt in range(4):
+            self.join(self.inside)
+            try:
+                self.wait_for(count)
+                return
+            except (subprocess.SubprocessError, RuntimeError):
+                if attempt == 3:
+                    raise
+                self.nodes.pop().end()
 
     def _start(self, options: list[str], inside: tuple[str, str] | None = None) -> Node:
         options += [f"--node-ip-address={inside[1]}"] if inside else []

@@ -12,6 +12,7 @@ from typer.main import get_command
 from agents.policies import POLICIES
 from agents.prior import PRIORS
 from analysis.theory.predict import predict_belief
+from analysis.traces.schema import SCHEMAS, schema_of
 from runner.built import build
 from runner.cli.app import app
 from runner.config.experiment import Experiment, parse
@@ -49,6 +50,14 @@ def test_the_python_sessions_print_what_they_show(
         for registry, before in kept:
             registry.clear()
             registry.update(before)
+
+
+def test_the_columns_of_the_traces_are_those_of_the_files() -> None:
+    """Each with its type, in the order of the files; numbered ones in one row."""
+    rows = re.findall(r"^\| (\w+) \| (\S+)(?: to \S+)? \| (\w+) \|", ANALYSIS, re.MULTILINE)
+    sizes = {"dim": 1, "levels": 1, "beliefs": 1}
+    files = [(name, field.name, str(field.type)) for name in SCHEMAS for field in schema_of(name, sizes)]
+    assert sorted(rows) == sorted(files)
 
 
 def test_the_first_page_is_short() -> None:

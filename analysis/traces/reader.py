@@ -1,41 +1,34 @@
 """Open a run as pandas frames: all that was written, as it was written, or an error that says what is not."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from os import PathLike
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from analysis.errors import UnreadableError, printable, shown
-from analysis.resources import available_memory
 from analysis.traces.location import Location, Place, place
 from analysis.traces.nodes import numbered, unpacked, with_names
-from analysis.traces.schema import (
-    IN_PARTS,
-    KEYS,
-    SCHEMA_VERSION,
-    SCHEMAS,
-    TableDigest,
-    digest_of,
-    part_name,
-    part_of,
-)
+from analysis.traces.schema import KEYS, SCHEMA_VERSION, SCHEMAS, digest_of, group_of
+from analysis.traces.tables import Laid, Wanted, files_of, read_table
+
+if TYPE_CHECKING:
+    import networkx as nx
+    import pyarrow.dataset
+    import xarray
 
 _MOST_ROUNDS = 10**6
 _MOST_BYTES = 2**20  # of a manifest, which takes two KiB
-_VALUE_BYTES = 24  # of a number: in Arrow as on disk and in 64 bits, and in pandas, at once
-_LIST_BYTES = 200  # of a list, which pandas keeps as an array of its own
+_MOST_EDGES = 10**7  # of a graph that is made in memory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """A run on disk. Each table is read when it is first asked for, and whole.
+    """A run on disk. Each table is read when it is first asked for, and whole; `table` reads some of it.
 
     The round is `frame["round"]`, never `frame.round`, which is a method of every pandas frame:
     `frame.round == 1` is False without an error. Integers have 64 bits, whatever they take on disk, so that
@@ -47,12 +40,21 @@ class Run:
             into the memory.
 
     Attributes:
-        folder: the run's folder.
+        folder: the run's folder, or its place on shared storage.
         manifest: what was run, with which code, and how far it came.
     """
 
     folder: Place
     manifest: dict[str, Any]
+
+    def __repr__(self) -> str:
+        given = self.experiment
+        policy, graph = getattr(given.policy, "kind", "?"), getattr(given.graph, "kind", "?")
+        return (
+            f"Run({self.folder.name!r}: {policy} on {graph}, {given.task.tokens} tokens, "
+            f"{given.run.rounds} rounds, {len(self._laid.prompts):,} prompts, {self.manifest['status']}, "
+            f"trace {given.run.trace})"
+        )
 
     @property
     def experiment(self) -> SimpleNamespace:
@@ -69,31 +71,42 @@ class Run:
     def messages(self) -> pd.DataFrame:
         """round, sender, prompt, channel, code, value, wire (integer), clipped, bits; the round is
         `messages["round"]`, never `messages.round`, which is a method."""
-        return self._table("messages")
+        return self.table("messages")
 
     @cached_property
     def workspaces(self) -> pd.DataFrame:
-        """round, position, prompt, error |w - w_i|^2, effective (N_eff), estimate [d], and by level
-        correct [D] and entropy [D] (bits); the round is `workspaces["round"]`, never `workspaces.round`."""
-        return self._table("workspaces")
+        """round, position, prompt, error |w - w_i|^2, effective (N_eff), claimed E|w - w_i|^2, estimate_1 to
+        _d, by level correct_1 to _D and entropy_1 to _D (bits), by atom belief_0 to _A-1; the round is
+        `workspaces["round"]`, never `workspaces.round`."""
+        return self.table("workspaces")
 
     @cached_property
     def prompts(self) -> pd.DataFrame:
         """round, prompt, risk (relative, mean over positions), clipped; the round is `prompts["round"]`,
         never `prompts.round`."""
-        return self._table("prompts")
+        return self.table("prompts")
 
     @cached_property
     def rounds(self) -> pd.DataFrame:
         """round, source, risk, risk_se, bits, messages, clipped; the round is `rounds["round"]`, never
         `rounds.round`."""
-        return self._table("rounds")
+        return self.table("rounds")
 
     @cached_property
     def timing(self) -> pd.DataFrame:
         """round, seconds: the one table that differs from engine to engine; the round is `timing["round"]`,
         never `timing.round`."""
-        return self._table("timing")
+        return self.table("timing")
+
+    @cached_property
+    def truths(self) -> pd.DataFrame:
+        """prompt, atom, vector_1 to _d: the true w; exact_0 to _A-1: P(atom) given all examples."""
+        return self.table("truths")
+
+    @cached_property
+    def atoms(self) -> pd.DataFrame:
+        """atom, mass, vector_1 to _d, branch_1 to _D: the prior, and which node each atom passes by level."""
+        return self.table("atoms")
 
     @cached_property
     def nodes(self) -> pd.DataFrame:
@@ -104,11 +117,102 @@ class Run:
         try:
             if self.manifest.get("nodes") is None:
                 return numbered(self.manifest["experiment"].get("task", {}).get("tokens"))
-            return unpacked(self._table("nodes"))
+            return unpacked(self.table("nodes"))
         except UnreadableError:
             raise
         except ValueError as failure:
             raise UnreadableError(f"{self.folder}: who stands where is damaged ({failure})") from None
+
+    @cached_property
+    def graph(self) -> "nx.DiGraph[str]":
+        """Who hears whom: an edge from sender to receiver; nodes are called by their names, and have position
+        and attributes. A token hears itself too, which is no edge here."""
+        import networkx as nx
+
+        found: nx.DiGraph[str] = nx.DiGraph()
+        nodes = self.nodes
+        names = nodes["name"].tolist()
+        for row in nodes.to_dict("records"):
+            kept = {str(key): value for key, value in row.items() if key != "name" and value is not pd.NA}
+            found.add_node(row["name"], **kept)
+        if (self.folder / "graph.parquet").exists():
+            edges = self.table("graph")
+            apart = edges[edges["sender"] != edges["receiver"]]
+            found.add_edges_from(
+                (names[sender], names[receiver])
+                for sender, receiver in zip(apart["sender"], apart["receiver"], strict=True)
+            )
+            return found
+        if self.experiment.run.trace == "none":
+            raise FileNotFoundError(self._lacks("graph"))
+        if len(names) ** 2 > _MOST_EDGES:
+            raise UnreadableError(
+                f"{self.folder}: all {len(names):,} tokens hear all, which is no graph to hold in memory"
+            )
+        found.add_edges_from((one, other) for one in names for other in names if one != other)
+        return found
+
+    def table(
+        self,
+        name: str,
+        *,
+        rounds: Collection[int] | None = None,
+        positions: Collection[int] | None = None,
+        prompts: Collection[int] | None = None,
+        columns: Collection[str] | None = None,
+    ) -> pd.DataFrame:
+        """A table of the run, or some of it: files and row groups without a wanted row are not read.
+
+        Args:
+            name: messages, workspaces, prompts, rounds, timing, truths, atoms, graph or nodes.
+            rounds: which rounds.
+            positions: which senders of messages, positions of workspaces.
+            prompts: which prompts.
+            columns: which columns.
+
+        Raises:
+            ValueError: if there is no such table or column, or nothing to choose by.
+        """
+        if name not in SCHEMAS:
+            raise ValueError(f"name = {shown(name)} is no table; possible: {', '.join(SCHEMAS)}")
+        wanted = Wanted(rounds, positions, prompts, columns)
+        table = read_table(self._laid, name, wanted)
+        if table is None:
+            raise FileNotFoundError(self._lacks(name))
+        kept = self.manifest["experiment"].get("trace", {}).get("columns")
+        if name in KEYS and isinstance(kept, list) and columns is None:
+            return table[[str(column) for column in table if group_of(str(column)) in (*KEYS[name], *kept)]]
+        return table
+
+    def dataset(self, name: str) -> "pyarrow.dataset.Dataset":
+        """The files of a table as a pyarrow dataset, for what is larger than the memory."""
+        import pyarrow.dataset as datasets
+
+        files = files_of(self._laid, name)
+        if not files:
+            raise FileNotFoundError(self._lacks(name))
+        if isinstance(self.folder, Location):
+            return datasets.dataset([file.path for file in files], filesystem=self.folder.system)  # type: ignore[union-attr]
+        return datasets.dataset([str(file) for file in files])
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """The workspaces as arrays over round, position and prompt; estimates also over component, what is
+        known of branches over level, beliefs over atom.
+
+        Raises:
+            ImportError: if xarray is not installed.
+        """
+        import xarray
+
+        frame = self.workspaces
+        flat = frame.set_index(["round", "position", "prompt"]).to_xarray()
+        found = xarray.Dataset(coords=flat.coords)
+        along = {"estimate": "component", "correct": "level", "entropy": "level", "belief": "atom"}
+        columns = [str(column) for column in flat.data_vars]
+        for group in dict.fromkeys(map(group_of, columns)):
+            parts = [flat[column] for column in columns if group_of(column) == group]
+            found[group] = xarray.concat(parts, along[group]) if group in along else parts[0]
+        return found
 
     def named(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A copy of a frame of this run with the names of its positions: `sender_name`, `position_name`.
@@ -121,21 +225,29 @@ class Run:
         """
         return with_names(frame, self.nodes)
 
-    def _table(self, name: str) -> pd.DataFrame:
-        digests = self.manifest.get("tables", {})
-        table = read_table(self.folder, name, self.experiment.run.rounds, digests.get(name))
-        if table is None:
-            if not self.experiment.run.rounds:
-                raise FileNotFoundError(f'{self.folder} holds no table "{name}": run.rounds = 0')
-            raise FileNotFoundError(
-                f'{self.folder} holds no table "{name}": the run was traced with run.trace = '
-                f'"{self.experiment.run.trace}"'
-                + ("" if self.is_complete else ", and was stopped before its end")
-            )
-        kept = self.manifest["experiment"].get("trace", {}).get("columns")
-        if name in KEYS and isinstance(kept, list):
-            return table.loc[:, [column for column in table if column in KEYS[name] or column in kept]]
-        return table
+    @cached_property
+    def _laid(self) -> Laid:
+        manifest = self.manifest
+        prompts = manifest.get("prompts", [0, 0])
+        return Laid(
+            self.folder,
+            self.experiment.run.rounds,
+            range(*prompts),
+            manifest.get("batch", 1),
+            manifest.get("sizes"),
+            manifest.get("tables", {}),
+        )
+
+    def _lacks(self, name: str) -> str:
+        """Why a table is not there."""
+        given = self.experiment.run
+        if not given.rounds and name == "messages":
+            return f'{self.folder} holds no table "{name}": run.rounds = 0'
+        if self.manifest["schema"] < 3 and name in ("truths", "atoms"):
+            return f'{self.folder} holds no table "{name}": its schema is older than that'
+        stopped = "" if self.is_complete else ", and was stopped before its end"
+        traced = f'the run was traced with run.trace = "{given.trace}"'
+        return f'{self.folder} holds no table "{name}": {traced}{stopped}'
 
 
 def open_run(path: Place | str) -> Run:
@@ -213,109 +325,14 @@ def _check_manifest(path: Place, content: Any) -> None:
     if type(rounds) is not int or not 0 <= rounds <= _MOST_ROUNDS or not isinstance(trace, str):
         stated = f"run.rounds = {shown(rounds)}, run.trace = {shown(trace)}"
         raise UnreadableError(f"{path} is damaged: its experiment states {stated}")
-
-
-def read_table(folder: Place, name: str, rounds: int, digest: Any = None) -> pd.DataFrame | None:
-    """A table of a run, its integers in 64 bits; None if there is none.
-
-    Args:
-        folder: of the run.
-        name: of the table.
-        rounds: L of the run.
-        digest: what the manifest says of the table's files; None where it says nothing.
-
-    Raises:
-        UnreadableError: if files are missing, damaged, not of this run, or larger than the memory.
-    """
-    files = _files(folder, name, rounds)
-    if digest is not None:
-        _check_digest(folder, name, files, digest)
-    if not files:
-        return None
-    try:
-        needed = sum(_checked(path, name) for path in files)
-        if needed <= available_memory():
-            return pa.concat_tables([_widened(_content(path)) for path in files]).to_pandas()
-    except UnreadableError:
-        raise
-    except Exception as failure:  # pyarrow has errors of many kinds
-        raise UnreadableError(f"{folder}: its table {name!r} cannot be read ({failure})") from None
-    raise UnreadableError(
-        f"{folder}: its table {name!r} takes {needed / 2**30:.1f} GiB of memory, and "
-        f"{available_memory() / 2**30:.1f} GiB are free; read its files one by one, with pyarrow.parquet"
-    )
-
-
-def _files(folder: Place, name: str, rounds: int) -> list[Place]:
-    """The files of a table, in the order in which they were written, without gaps."""
-    if name not in IN_PARTS:
-        path = folder / f"{name}.parquet"
-        return [_own(folder, path)] if path.exists() or path.is_symlink() else []
-    home = folder / name
-    if not home.exists() and not home.is_symlink():
-        return []
-    _own(folder, home)
-    if not home.is_dir():
-        raise UnreadableError(f"{home} is no folder of Parquet files")
-    first = 0 if name != "messages" else 1
-    found = sorted(part for path in home.iterdir() if (part := part_of(path.name)))
-    batches = range(len(found) // max(1, rounds + 1 - first) + 1)
-    for part, expected in zip(found, product(batches, range(first, rounds + 1)), strict=False):
-        if part != expected:
-            raise UnreadableError(f"{home} lacks {part_name(*expected)}, and has {part_name(*part)}")
-    return [_own(folder, home / part_name(*part)) for part in found]
-
-
-def _own(folder: Place, path: Place) -> Place:
-    """A path, if it does not lead out of the run's folder."""
-    if isinstance(path, Location) or isinstance(folder, Location):
-        return path
-    try:
-        inside = path.resolve(strict=True).is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # a link to nothing, or to itself
-        inside = False
-    if not inside or not (path.is_file() or path.is_dir()):
-        raise UnreadableError(
-            f"{path} is a link that leaves the run's folder, or no file; put the file in its place"
+    prompts, batch, sizes = content.get("prompts", [0, 0]), content.get("batch", 1), content.get("sizes")
+    sound = isinstance(prompts, list) and [type(number) for number in prompts] == [int, int]
+    sound = sound and type(batch) is int and batch > 0
+    if schema > 2:
+        sound = sound and isinstance(sizes, dict) and sizes.keys() == {"dim", "levels", "beliefs"}
+        sound = sound and all(
+            type(size) is int and 0 <= size <= _MOST_ROUNDS for size in (sizes or {}).values()
         )
-    return path
-
-
-def _check_digest(folder: Place, name: str, files: list[Place], digest: Any) -> None:
-    found = TableDigest()
-    try:
-        for path in files:
-            found.add(path)
-    except OSError as failure:
-        raise UnreadableError(f"{folder}: its table {name!r} cannot be read ({failure})") from None
-    if found.content() != digest:
-        there, written = found.content()["files"], digest.get("files") if isinstance(digest, dict) else None
-        words = f"of {written} files {there} are there" if there != written else "its bytes are others"
-        raise UnreadableError(f"{folder}: its table {name!r} was changed since it was written: {words}")
-
-
-def _checked(path: Place, name: str) -> int:
-    """Memory that a file's rows take, in bytes, an estimate from above; refuses other columns."""
-    schema = SCHEMAS[name]
-    with path.open("rb") as file:
-        part = pq.ParquetFile(file)
-        if not part.schema_arrow.equals(schema):
-            expected = ", ".join(f"{field.name} {field.type}" for field in schema)
-            raise UnreadableError(f"{path} has other columns than the table {name!r} of a run: {expected}")
-        groups = [part.metadata.row_group(index) for index in range(part.metadata.num_row_groups)]
-        values = sum(group.column(index).num_values for group in groups for index in range(group.num_columns))
-        lists = sum(pa.types.is_list(field.type) for field in schema) * part.metadata.num_rows
-        return int(_VALUE_BYTES * values + _LIST_BYTES * lists)
-
-
-def _content(path: Place) -> pa.Table:
-    with path.open("rb") as file:
-        return pq.ParquetFile(file, page_checksum_verification=True).read()
-
-
-def _widened(table: pa.Table) -> pa.Table:
-    """The same numbers with integers of 64 bits: those of the disk are so narrow that products overflow."""
-    wide = [
-        field.with_type(pa.int64()) if pa.types.is_integer(field.type) else field for field in table.schema
-    ]
-    return table.cast(pa.schema(wide, table.schema.metadata))
+    if not sound:
+        stated = f"prompts = {shown(prompts)}, batch = {shown(batch)}, sizes = {shown(sizes)}"
+        raise UnreadableError(f"{path} is damaged: it states {stated}")

@@ -10,7 +10,9 @@ import pyarrow as pa
 
 from analysis.traces.location import Place
 
-SCHEMA_VERSION = 2  # the second added the table of nodes
+# The second added the table of nodes; the third numbered columns in place of lists, what a belief claims and
+# is, the truth, and the atoms of the prior.
+SCHEMA_VERSION = 3
 
 MESSAGES = pa.schema(
     {
@@ -26,6 +28,16 @@ MESSAGES = pa.schema(
     }
 )
 WORKSPACES = pa.schema(
+    {
+        "round": pa.int16(),
+        "position": pa.int32(),
+        "prompt": pa.int32(),
+        "error": pa.float64(),
+        "effective": pa.float32(),
+        "claimed": pa.float32(),
+    }
+)
+LISTED_WORKSPACES = pa.schema(  # of the first two schemas
     {
         "round": pa.int16(),
         "position": pa.int32(),
@@ -53,6 +65,8 @@ TIMING = pa.schema({"round": pa.int64(), "seconds": pa.float64()})
 GRAPH = pa.schema({"receiver": pa.int32(), "sender": pa.int32(), "weight": pa.int64()})
 # The attributes of a node are one object of JSON: they have any name, and at each node a type of their own.
 NODES = pa.schema({"position": pa.int32(), "name": pa.string(), "attributes": pa.string()})
+TRUTHS = pa.schema({"prompt": pa.int32(), "atom": pa.int32()})
+ATOMS = pa.schema({"atom": pa.int32(), "mass": pa.float64()})
 SCHEMAS: dict[str, pa.Schema] = {
     "messages": MESSAGES,
     "workspaces": WORKSPACES,
@@ -61,14 +75,29 @@ SCHEMAS: dict[str, pa.Schema] = {
     "timing": TIMING,
     "graph": GRAPH,
     "nodes": NODES,
+    "truths": TRUTHS,
+    "atoms": ATOMS,
+}
+# Columns that are numbered, behind those of their table: their type, what says how many there are, and the
+# first number. Components and levels are counted from 1, atoms from 0, as everywhere.
+NUMBERED: dict[str, dict[str, tuple[pa.DataType, str, int]]] = {
+    "workspaces": {
+        "estimate": (pa.float32(), "dim", 1),
+        "correct": (pa.bool_(), "levels", 1),
+        "entropy": (pa.float32(), "levels", 1),
+        "belief": (pa.float32(), "beliefs", 0),
+    },
+    "truths": {"vector": (pa.float64(), "dim", 1), "exact": (pa.float32(), "beliefs", 0)},
+    "atoms": {"vector": (pa.float64(), "dim", 1), "branch": (pa.int32(), "levels", 1)},
 }
 # The columns that say which message or workspace a row is; of the others a run may keep some.
 KEYS = {
     "messages": ("round", "sender", "prompt", "channel"),
     "workspaces": ("round", "position", "prompt"),
 }
-IN_PARTS = ("messages", "workspaces", "prompts")  # a file for each batch of prompts and round
+IN_PARTS = ("messages", "workspaces", "prompts", "truths")  # a file for each batch of prompts and round
 
+_NUMBER = re.compile(r"_\d+$")
 _PART = re.compile(r"batch-(\d{5,})-round-(\d{3})\.parquet")
 
 
@@ -91,6 +120,45 @@ def part_of(name: str) -> tuple[int, int] | None:
     """
     found = _PART.fullmatch(name)
     return (int(found[1]), int(found[2])) if found else None
+
+
+def rounds_of(name: str, rounds: int) -> range:
+    """The rounds of a table in parts: nothing is sent in round 0, and the truth stands there alone.
+
+    Example:
+        >>> rounds_of("messages", 2), rounds_of("truths", 2)
+        (range(1, 3), range(0, 1))
+    """
+    return range(name == "messages", 1 if name == "truths" else rounds + 1)
+
+
+def schema_of(name: str, sizes: Mapping[str, int] | None) -> pa.Schema:
+    """The columns of a table on disk.
+
+    Args:
+        name: of the table.
+        sizes: dim d, levels D and beliefs A of the run; None for one of the first two schemas.
+
+    Example:
+        >>> schema_of("atoms", {"dim": 2, "levels": 1, "beliefs": 2}).names
+        ['atom', 'mass', 'vector_1', 'vector_2', 'branch_1']
+    """
+    if sizes is None:
+        return LISTED_WORKSPACES if name == "workspaces" else SCHEMAS[name]
+    fields = [*SCHEMAS[name]]
+    for column, (kind, size, first) in NUMBERED.get(name, {}).items():
+        fields += [pa.field(f"{column}_{first + index}", kind) for index in range(sizes[size])]
+    return pa.schema(fields)
+
+
+def group_of(column: str) -> str:
+    """The name of a column without its number.
+
+    Example:
+        >>> group_of("estimate_3"), group_of("bits")
+        ('estimate', 'bits')
+    """
+    return _NUMBER.sub("", column)
 
 
 class TableDigest:

@@ -161,7 +161,18 @@ class RunSection(Section):
 Index = Annotated[int, Ge(0)]
 Indices = Annotated[tuple[Index, ...], Strict(False), MinLen(1)]
 Column = Literal[
-    "code", "value", "wire", "clipped", "bits", "error", "effective", "estimate", "correct", "entropy"
+    "code",
+    "value",
+    "wire",
+    "clipped",
+    "bits",
+    "error",
+    "effective",
+    "claimed",
+    "estimate",
+    "correct",
+    "entropy",
+    "belief",
 ]
 Columns = Annotated[tuple[Column, ...], Strict(False)]
 

@@ -17,6 +17,9 @@ from analysis.traces.location import Location, Place, written_whole
 from runner.errors import RunError, UsageError
 
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # is set in what `ray job submit` starts
+_SPLIT = (pa.float32(), pa.float64())
+_COUNTED = {"sender", "position", "prompt"}
+_GROUP = 2**17  # rows: what a filter skips, or reads, at once
 _LONGEST_NAME = 100  # characters; behind them stand an identity and the time
 
 
@@ -157,7 +160,22 @@ def write_table(path: Place, table: pa.Table) -> None:
         RunError: if it cannot be written.
     """
     with fresh_file(path) as file:
-        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+        kinds = {field.name: field.type for field in table.schema}
+        # The bytes of one significance together, and what counts by its differences, take half the room and
+        # less time.
+        split = [name for name, kind in kinds.items() if kind in _SPLIT or name == "wire"]
+        encoding = dict.fromkeys(split, "BYTE_STREAM_SPLIT")
+        encoding |= dict.fromkeys(kinds.keys() & _COUNTED, "DELTA_BINARY_PACKED")
+        repeated = [name for name in kinds if name not in encoding and not pa.types.is_boolean(kinds[name])]
+        pq.write_table(
+            table,
+            file,
+            compression="zstd",
+            write_page_checksum=True,
+            use_dictionary=repeated,
+            column_encoding=encoding,
+            row_group_size=_GROUP,
+        )
 
 
 def write_text(path: Place, text: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from agents.policies.learned import Learned
+from agents.step import MOST_BELIEFS
 from analysis.traces.location import Place
 from analysis.traces.schema import SCHEMA_VERSION, TableDigest, digest_of
 from runner.built import Built
@@ -79,6 +80,7 @@ def write_manifest(
         "schema": SCHEMA_VERSION,
         "status": status,
         "experiment": built.experiment.model_dump(mode="json"),
+        "sizes": sizes_of(built),
         "identity": built.experiment.identity(),
         "mixing": built.mixing.digest().hex(),
         "nodes": built.nodes.digest() if built.nodes else None,
@@ -96,6 +98,12 @@ def write_manifest(
         content["tables"] = {name: digest.content() for name, digest in digests.items()}
     content["digest"] = digest_of(content)
     write_text(folder / NAME, json.dumps(content, indent=2) + "\n")
+
+
+def sizes_of(built: Built) -> dict[str, int]:
+    """How many numbered columns the tables of a run have."""
+    atoms, levels = built.prior.branches.shape
+    return {"dim": built.prior.dim, "levels": levels, "beliefs": atoms if atoms <= MOST_BELIEFS else 0}
 
 
 def read_stopped(folder: Place) -> tuple[Experiment, dict[str, Any]]:

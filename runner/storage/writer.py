@@ -7,6 +7,7 @@ is complete holds the digests of its tables. All tables but `timing` hold the sa
 
 import json
 import shutil
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -14,17 +15,23 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool
 
+from agents.prior import Prior, draw_latent
+from agents.step import MOST_BELIEFS
+from agents.task import draw_tokens
+from analysis.theory.limits.bayes import ExactPosterior
 from analysis.traces.location import Location, Place
-from analysis.traces.schema import IN_PARTS, KEYS, SCHEMAS, TableDigest, part_name
+from analysis.traces.schema import IN_PARTS, KEYS, TableDigest, group_of, part_name, rounds_of, schema_of
 from runner.built import Built
 from runner.config.experiment import Experiment
 from runner.engines.base import Outcome
 from runner.errors import UsageError
 from runner.storage.files import check_folder, write_table
-from runner.storage.manifest import Batches, write_manifest
+from runner.storage.manifest import Batches, sizes_of, write_manifest
 from topology.mixing import Mixing
 from topology.nodes import Nodes
+from topology.partition import blocks
 
+_DRAWN = 4096  # tokens that are drawn at once
 SAMPLED_PROMPTS = 16  # prompts that trace = "sampled" keeps of all
 
 
@@ -37,7 +44,7 @@ def predicted_bytes(experiment: Experiment) -> int:
     rows = prompts * (tokens if experiment.trace.positions is None else len(set(experiment.trace.positions)))
     kept = [index for index in range(rounds + 1) if _keeps_round(experiment, index)]
     message = 30 * experiment.channels * len([index for index in kept if index])
-    workspace = (34 + 8 * experiment.prior.dim + 9 * experiment.prior.levels) * len(kept)
+    workspace = (30 + 4 * experiment.prior.dim + 5 * experiment.prior.levels + 4 * MOST_BELIEFS) * len(kept)
     return int(rows * (message + workspace) + 22 * (rounds + 1) * experiment.task.prompts)
 
 
@@ -91,9 +98,11 @@ class TraceWriter:
         self._experiment, self._channel = built.experiment, built.channel
         self._bits = built.channel.bits_per_message(built.policy.codes) // built.channel.channels
         self._digests: dict[str, TableDigest] = {}
+        self._sizes = sizes_of(built)
         self.manifest("running")
         if built.experiment.run.trace == "none":
             return
+        self._write("atoms", folder / "atoms.parquet", _atoms(built.prior))
         if not built.mixing.is_shared:
             self._write("graph", folder / "graph.parquet", _graph(built.mixing))
         if built.nodes is not None:
@@ -124,7 +133,9 @@ class TraceWriter:
             if outcome.sent is not None:
                 tables["messages"] = self._messages(outcome, kept, prompts.start)
             if outcome.report.detail is not None:
-                tables["workspaces"] = _workspaces(outcome, kept, prompts.start)
+                tables["workspaces"] = self._workspaces(outcome, kept, prompts.start)
+            if outcome.round == 0:
+                tables["truths"] = self._truths(prompts)
         for name, columns in tables.items():
             self._write(name, self.folder / name / part_name(batch, outcome.round), columns)
 
@@ -176,15 +187,17 @@ class TraceWriter:
         """Digest what an earlier process wrote of the first batches, in the order in which it did."""
         for table in IN_PARTS:
             for batch, index in product(range(batches), range(self._experiment.run.rounds + 1)):
+                if index not in rounds_of(table, self._experiment.run.rounds):
+                    continue
                 path = self.folder / table / part_name(batch, index)
                 if path.exists():
                     self._digests.setdefault(table, TableDigest()).add(path)
 
     def _write(self, name: str, path: Place, columns: dict[str, Any]) -> None:
-        schema, kept = SCHEMAS[name], self._experiment.trace.columns
+        schema, kept = schema_of(name, self._sizes), self._experiment.trace.columns
         if kept is not None and name in KEYS:  # the others are there without a value, which takes no room
             rows = len(columns["round"])
-            dropped = set(columns) - set(KEYS[name]) - set(kept)
+            dropped = {column for column in columns if group_of(column) not in (*KEYS[name], *kept)}
             columns = columns | {column: pa.nulls(rows, schema.field(column).type) for column in dropped}
         write_table(path, pa.table(columns, schema=schema))
         self._digests.setdefault(name, TableDigest()).add(path)
@@ -219,27 +232,64 @@ class TraceWriter:
             "bits": np.full(len(sender), self._bits),
         }
 
+    def _workspaces(self, outcome: Outcome, kept: Bool[np.ndarray, "N B"], first: int) -> dict[str, Any]:
+        detail, report = outcome.report.detail, outcome.report
+        assert detail is not None
+        position, prompt = np.nonzero(kept)
+        effective = report.effective[kept] if outcome.round else np.zeros(len(position))
+        belief = detail.belief  # a policy without one has no columns of it, the table has
+        if not belief.shape[1]:
+            belief = np.full((len(belief), self._sizes["beliefs"], belief.shape[2]), np.nan)
+        return {
+            "round": np.full(len(position), outcome.round),
+            "position": position,
+            "prompt": prompt + first,
+            "error": report.error[kept],
+            "effective": effective.astype(np.float32),
+            "claimed": _known(detail.claimed[kept]),
+            **_numbered(
+                "estimate", [part[kept].astype(np.float32) for part in np.moveaxis(detail.estimate, 1, 0)]
+            ),
+            **_numbered("correct", [part[kept] for part in np.moveaxis(detail.correct, 1, 0)]),
+            **_numbered("entropy", [_known(part[kept]) for part in np.moveaxis(detail.entropy, 1, 0)]),
+            **_numbered("belief", [_known(part[kept]) for part in np.moveaxis(belief, 1, 0)], 0),
+        }
 
-def _workspaces(outcome: Outcome, kept: Bool[np.ndarray, "N B"], first: int) -> dict[str, Any]:
-    detail, report = outcome.report.detail, outcome.report
-    assert detail is not None
-    position, prompt = np.nonzero(kept)
-    effective = report.effective[kept] if outcome.round else np.zeros(len(position))
+    def _truths(self, prompts: range) -> dict[str, Any]:
+        """The true w of the traced prompts, and what all examples together say of it."""
+        built, traced = self._built, np.flatnonzero(traced_prompts(self._experiment, prompts))
+        exact = np.empty((self._sizes["beliefs"], len(traced)))
+        latent = draw_latent(built.prior, built.system.seed, prompts)
+        if self._sizes["beliefs"] and len(traced):
+            posterior = ExactPosterior(built.prior, built.system.label_noise, len(prompts))
+            for positions in blocks(built.mixing.tokens, _DRAWN):
+                drawn = draw_tokens(latent, built.system.label_noise, built.system.seed, prompts, positions)
+                posterior.add(drawn.inputs, drawn.labels)
+            exact = posterior.probabilities()[:, traced]
+        return {
+            "prompt": np.array(prompts)[traced],
+            "atom": latent.atom[traced],
+            **_numbered("vector", [*latent.vector[:, traced]]),
+            **_numbered("exact", [part.astype(np.float32) for part in exact], 0),
+        }
 
-    def rows(values: np.ndarray) -> pa.Array:
-        flat = np.moveaxis(values, 1, 2)[kept]
-        offsets = np.arange(len(flat) + 1, dtype=np.int32) * flat.shape[1]
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.ravel()))
 
+def _numbered(name: str, parts: Sequence[Any], first: int = 1) -> dict[str, Any]:
+    return {f"{name}_{index}": part for index, part in enumerate(parts, first)}
+
+
+def _known(values: np.ndarray) -> pa.Array:
+    """Numbers in single precision, null where there are none."""
+    return pa.array(values.astype(np.float32), from_pandas=True)
+
+
+def _atoms(prior: Prior) -> dict[str, Any]:
+    """The atoms of the prior, and which node each passes at each level."""
     return {
-        "round": np.full(len(position), outcome.round),
-        "position": position,
-        "prompt": prompt + first,
-        "error": report.error[kept],
-        "effective": effective,
-        "estimate": rows(detail.estimate),
-        "correct": rows(detail.correct),
-        "entropy": rows(detail.entropy),
+        "atom": np.arange(len(prior.atoms)),
+        "mass": prior.weights,
+        **_numbered("vector", [*prior.atoms.T]),
+        **_numbered("branch", [*prior.branches.T]),
     }
 
 

@@ -637,7 +637,7 @@ def test_a_table_that_is_not_as_it_was_written_is_refused(case: str, folder: Pat
 def test_a_table_larger_than_the_memory_is_refused_before_it_is_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analysis.traces.reader.available_memory", lambda: 1000)
+    monkeypatch.setattr("analysis.traces.tables.available_memory", lambda: 1000)
     with pytest.raises(UnreadableError, match="GiB of memory"):
         open_run(folder).messages  # noqa: B018
 

@@ -28,6 +28,58 @@ class BayesLimit(NamedTuple):
     draws: Float[Array, "lengths samples"]
 
 
+class ExactPosterior:
+    """P(atom | X, y) given whole examples, of many prompts at once.
+
+    log P(a | X, y) = log P(a) - (r'r - q'(s^2 I + Q)^-1 q) / 2 s^2 + const, with r = y - X a, q = F'X'r,
+    Q = F'X'X F, F the factor of the spread around atoms, s the label noise. Examples are added in blocks.
+
+    Args:
+        prior: over w.
+        label_noise: sigma; below a part in 10^9 of |w| an example is a test of equality.
+        prompts: B.
+
+    Source: THEORY.md section 7.5.
+
+    Example:
+        >>> from agents.prior.tree import tree
+        >>> posterior = ExactPosterior(tree(1, 2, 0.8, 1), 0.5, prompts=1)
+        >>> posterior.add(np.array([[[1.0]]]), np.array([[0.0]]))
+        >>> posterior.probabilities().round(2).tolist()
+        [[0.5], [0.5]]
+    """
+
+    def __init__(self, prior: Prior, label_noise: float, prompts: int) -> None:
+        self._prior, rank, atoms = prior, prior.factor.shape[1], len(prior.atoms)
+        self._variance = max(label_noise**2, _CERTAIN * prior.power())
+        self._squares = np.zeros((atoms, prompts))
+        self._images = np.zeros((atoms, prompts, rank))
+        self._forms = np.zeros((prompts, rank, rank))
+
+    def add(self, inputs: Float[Array, "n d B"], labels: Float[Array, "n B"]) -> None:
+        """Examples (x, y) of some tokens."""
+        spread = np.einsum("ndb,dr->nbr", inputs, self._prior.factor)
+        self._forms += np.einsum("nbr,nbs->brs", spread, spread)
+        for index, atom in enumerate(self._prior.atoms):
+            rest = labels - np.einsum("ndb,d->nb", inputs, atom)
+            self._squares[index] += (rest**2).sum(axis=0)
+            self._images[index] += np.einsum("nb,nbr->br", rest, spread)
+
+    def probabilities(self) -> Float[Array, "M B"]:
+        """The posterior over atoms given all that was added."""
+        rank = self._forms.shape[1]
+        explained: Float[Array, "M B"] | float = 0.0
+        if rank:
+            solved = np.linalg.solve(
+                self._forms + self._variance * np.eye(rank), np.moveaxis(self._images, 0, 2)
+            )
+            explained = np.einsum("abr,bra->ab", self._images, solved)
+        with np.errstate(divide="ignore"):
+            logs = np.log(self._prior.weights)[:, None] - (self._squares - explained) / (2 * self._variance)
+        weights = np.exp(logs - logs.max(axis=0))
+        return np.asarray(weights / weights.sum(axis=0))
+
+
 def bayes_limit(prior: Prior, tokens: int, label_noise: float, samples: int, seed: int) -> BayesLimit:
     """Relative risk of E[w | (x_1, y_1), ..., (x_n, y_n)] for n = 0..N, y = w.x + sigma e.
 
