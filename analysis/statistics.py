@@ -1,8 +1,10 @@
 """Means over prompts and their standard errors: what every reported number is made of."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 
@@ -34,6 +36,31 @@ def columns(**means: Estimate) -> dict[str, float]:
     for name, (mean, error) in means.items():
         found[name], found["se" if name == "value" else f"{name}_se"] = float(mean), float(error)
     return found
+
+
+def by_prompt(frame: pd.DataFrame, keys: Sequence[str], column: str) -> pd.DataFrame:
+    """Mean of a column for each value of the keys: over the rows of a prompt first, then over prompts.
+
+    Prompts are independent, rows of one prompt are not: the standard error is that over prompts.
+
+    Args:
+        frame: with a column prompt, the keys and the column; missing values are left out.
+        keys: columns.
+        column: what is averaged.
+
+    Returns:
+        the keys, value, se, prompts (their number).
+
+    Example:
+        >>> frame = pd.DataFrame({"round": 1, "prompt": [0, 0, 1], "x": [1.0, 3.0, 4.0]})
+        >>> by_prompt(frame, ["round"], "x").values.tolist()
+        [[1.0, 3.0, 1.0, 2.0]]
+    """
+    known = frame.loc[frame[column].notna(), [*keys, "prompt", column]].astype({column: float})
+    means = known.groupby([*keys, "prompt"], observed=True, sort=True)[column].mean()
+    grouped = means.groupby(level=list(keys), observed=True)
+    found = pd.DataFrame({"value": grouped.mean(), "se": grouped.sem(), "prompts": grouped.size()})
+    return found.reset_index()
 
 
 def standard_error(values: Float[np.ndarray, "*rows B"]) -> Float[np.ndarray, "*rows"]:

@@ -127,7 +127,7 @@ class RayCluster:
         return self._start([f"--address={self.address}"], inside)
 
     def rejoin(self, count: int) -> None:
-        """One node more, in place of one that was lost, until so many are up; a start may fail, and is repeated."""
+        """One node more, in place of one that was lost, until so many are up; a failed start is repeated."""
         for attempt in range(4):
             self.join(self.inside)
             try:
