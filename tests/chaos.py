@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
@@ -219,13 +220,19 @@ def _kill(kind: str, ray: RayCluster, driver: Driver, dice: random.Random) -> bo
         return True
     if kind == "raylet":
         alive = [node for node in ray.nodes[1:] if node.process.poll() is None]
-        dice.choice(alive).raylet().kill()
+        try:
+            dice.choice(alive).raylet().kill()
+        except (psutil.Error, RuntimeError):  # it is just ending, or starting
+            return False
         return True
     title = "ray::TokenActor" if kind == "actor" else "ray::Hub"
     victims = sorted(process.pid for node in ray.nodes for process in node.workers(title))
     if not victims:
         return False
-    os.kill(dice.choice(victims), 9)
+    try:
+        os.kill(dice.choice(victims), 9)
+    except ProcessLookupError:  # it ended by itself
+        return False
     return True
 
 
