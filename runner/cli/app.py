@@ -1,4 +1,5 @@
-"""The command line: tokenfield run | resume | train | compare | theory | vectors | compile | check | schema.
+"""The command line: tokenfield run | resume | train | compare | theory | vectors | compile | check | schema,
+and the commands of `runner.cli.reading`.
 
 A shell that completes a word loads this module: what a command needs it loads when it is called.
 """
@@ -24,6 +25,7 @@ from runner.cli.options import (
     on_a_file,
     playing,
 )
+from runner.cli.reading import add_to
 
 if TYPE_CHECKING:
     from runner.built import Built
@@ -267,6 +269,9 @@ def schema() -> None:
     from runner.config.json_schema import json_schema
 
     print(json.dumps(json_schema(), indent=2))
+
+
+add_to(app)
 
 
 def _check_engine(experiment: "Experiment", address: str | None, folder: str | None) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from analysis.report import replay
 from analysis.report.tables import Display, by_depth
 from runner.simulation.simulate import Simulation
 from runner.studies.base import Findings
@@ -132,6 +133,16 @@ def print_check(facts: dict[str, Any], mixing: Mixing, figure: str | None) -> No
     print(f"\nwho hears whom: a row for each receiver, a column for each {across}\n\n{mask(mixing)}")
     if figure:
         print(f"figure: {figure}")
+
+
+def print_replay(
+    rounds: dict[int, pd.DataFrame], prompt: int, truth: int | None, levels: int, again: bool
+) -> None:
+    """A prompt round by round."""
+    known = "" if truth is None else f", whose true atom is {truth}"
+    print(f"prompt {prompt}{known}{'; it was not traced, and is played again' if again else ''}\n")
+    for index, table in rounds.items():
+        print_table(replay.display(index, table, levels))
 
 
 def print_findings(findings: Findings) -> None:

@@ -53,7 +53,7 @@ def overview(run: Run, theory: bool = True) -> Overview:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     found = overview(open_run(simulate(small, out=folder).folder), theory=False)
         >>> sorted(found.tables)[:3]
-        ['calibration', 'disagreement', 'entropy by level']
+        ['belief', 'calibration', 'calibration slope']
     """
     risk = run.rounds.loc[:, ["source", "round", "risk", "risk_se"]]
     if theory:

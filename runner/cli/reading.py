@@ -1,0 +1,88 @@
+"""Commands that read stored runs: figures, and one prompt round by round."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runner.cli.completion import complete_folder
+from runner.cli.options import JsonOption
+from runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from analysis.traces.reader import Run
+
+StoredArgument = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Folder of a stored run, or its URI.", autocompletion=complete_folder),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(plot)
+    app.command()(replay)
+
+
+def plot(
+    folder: StoredArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="For the figures; by default RUN/figures.")
+    ] = None,
+    theory: Annotated[bool, typer.Option(help="Predict the risk beside what agents made.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw what a stored run shows: risk, levels, messages, information, calibration, beliefs."""
+    from runner.cli.console import answering
+    from runner.storage.files import check_folder, write_figure
+    from runner.studies.overview import figures, overview
+
+    with answering(as_json) as answer:
+        run = stored(folder)
+        if out is None and not isinstance(run.folder, Path):
+            raise UsageError("--out", out, "a folder of this machine, for figures of a run on shared storage")
+        target = out or Path(str(run.folder)) / "figures"
+        check_folder(target, "--out")
+        drawn = figures(overview(run, theory))
+        paths = [str(write_figure(figure, target, name)) for name, figure in drawn.items()]
+        answer({"figures": paths}, partial(print, *(f"figure: {path}" for path in paths), sep="\n"))
+
+
+def replay(
+    folder: StoredArgument,
+    prompt: Annotated[int, typer.Option("--prompt", help="Which prompt.", min=0)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Step through one prompt: who asked what, what was heard, what is believed after each round."""
+    from analysis.report.replay import steps
+    from runner.cli.console import answering, print_replay
+    from runner.studies.prompt import trace_of
+
+    with answering(as_json) as answer:
+        run = stored(folder)
+        traced = trace_of(run, prompt)
+        found = steps(traced.messages, traced.workspaces, traced.nodes, prompt)
+        rounds = [
+            {"round": index, "tokens": table.astype(object).where(table.notna(), None).to_dict("records")}
+            for index, table in found.items()
+        ]
+        truth = int(traced.truth["atom"].iloc[0]) if len(traced.truth) else None
+        content = {"prompt": prompt, "true_atom": truth, "played_again": traced.again, "rounds": rounds}
+        levels = sum(name.startswith("correct_") for name in map(str, traced.workspaces))
+        answer(content, partial(print_replay, found, prompt, truth, levels, traced.again))
+
+
+def stored(folder: str) -> "Run":
+    """The run that a user named.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    from analysis.traces.reader import open_run
+    from runner.validate import named_place
+
+    try:
+        return open_run(named_place("RUN", folder))
+    except FileNotFoundError as failure:
+        raise UsageError("RUN", folder, f"the folder of a stored run ({failure})") from None
