@@ -13,16 +13,19 @@ if TYPE_CHECKING:
     from analysis import measures, plots, theory
     from analysis.traces.reader import Run, open_run
     from analysis.traces.runs import Runs, open_runs
+    from analysis.traces.sweep import Sweep, open_sweep
 
 _HOMES = {
     "Run": "analysis.traces.reader",
     "Runs": "analysis.traces.runs",
+    "Sweep": "analysis.traces.sweep",
     "open_run": "analysis.traces.reader",
     "open_runs": "analysis.traces.runs",
+    "open_sweep": "analysis.traces.sweep",
 }
 _MODULES = ("measures", "plots", "theory")
 
-__all__ = ["Run", "Runs", "measures", "open_run", "open_runs", "plots", "theory"]
+__all__ = ["Run", "Runs", "Sweep", "measures", "open_run", "open_runs", "open_sweep", "plots", "theory"]
 
 
 def __getattr__(name: str) -> Any:

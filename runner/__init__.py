@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from runner.simulation.resume import resume
     from runner.simulation.simulate import Simulation, simulate
     from runner.studies.comparison import compare
+    from runner.sweeps.sweep import sweep
     from runner.training import train
 
 _HOMES = {
@@ -51,6 +52,7 @@ _HOMES = {
     "predict": "runner.prediction",
     "resume": "runner.simulation.resume",
     "simulate": "runner.simulation.simulate",
+    "sweep": "runner.sweeps.sweep",
     "train": "runner.training",
 }
 
@@ -65,6 +67,7 @@ __all__ = [
     "predict",
     "resume",
     "simulate",
+    "sweep",
     "train",
 ]
 

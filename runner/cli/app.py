@@ -1,5 +1,5 @@
 """The command line: tokenfield run | resume | train | compare | theory | vectors | compile | check | schema,
-and the commands of `runner.cli.reading`.
+and the commands of `runner.cli.reading` and `runner.cli.sweeping`.
 
 A shell that completes a word loads this module: what a command needs it loads when it is called.
 """
@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import agents
+from runner.cli import reading, sweeping
 from runner.cli.exit import exit_codes
 from runner.cli.options import (
     RUNS,
@@ -25,7 +26,6 @@ from runner.cli.options import (
     on_a_file,
     playing,
 )
-from runner.cli.reading import add_to
 
 if TYPE_CHECKING:
     from runner.built import Built
@@ -271,7 +271,8 @@ def schema() -> None:
     print(json.dumps(json_schema(), indent=2))
 
 
-add_to(app)
+reading.add_to(app)
+sweeping.add_to(app)
 
 
 def _check_engine(experiment: "Experiment", address: str | None, folder: str | None) -> None:

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from analysis.report import replay
 from analysis.report.tables import Display, by_depth
+from analysis.traces.sweep import Sweep
 from runner.simulation.simulate import Simulation
 from runner.studies.base import Findings
 from topology.mixing import Mixing
@@ -143,6 +144,21 @@ def print_replay(
     print(f"prompt {prompt}{known}{'; it was not traced, and is played again' if again else ''}\n")
     for index, table in rounds.items():
         print_table(replay.display(index, table, levels))
+
+
+def print_sweep(found: Sweep, points: list[dict[str, Any]]) -> None:
+    """Risk of the last round at each point, and where the tables are."""
+    cells: dict[str, list[str]] = {key: [str(point[key]) for point in points] for key in found.keys}
+    cells["risk / E|w|²"] = ["" if point["risk"] is None else f"{point['risk']:.4f}" for point in points]
+    cells["standard error"] = [
+        "" if point["risk_se"] is None else f"{point['risk_se']:.4f}" for point in points
+    ]
+    cells["seeds"] = [str(point["seeds"] or "") for point in points]
+    cells["status"] = [
+        point["status"] if not point["error"] else f"failed: {point['error']}" for point in points
+    ]
+    print_table(Display("risk after the last round", pd.DataFrame(cells)))
+    print(f"tables: {found.folder}")
 
 
 def print_findings(findings: Findings) -> None:

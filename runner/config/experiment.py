@@ -31,7 +31,26 @@ class Section(BaseModel):
     )
 
 
-Model = TypeVar("Model", bound="Experiment")
+Model = TypeVar("Model", bound="Document")
+
+
+class Document(Section):
+    """What a file holds: mistakes in it are told in the words of this project.
+
+    Raises:
+        UsageError: if a key is unknown or a value impossible.
+    """
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_words(cls: type[Model], content: Any, check: Callable[[Any], Model]) -> Model:
+        """Say in the words of this project what pydantic refuses, however an experiment is made."""
+        try:
+            return check(content)
+        except ValidationError as failure:
+            errors = [_explain(cls, error["loc"], error["input"]) for error in failure.errors()]
+        # A value that fits no branch of a union is reported once for each branch; the first says it all.
+        raise UsageError.of(list({error.key: error for error in reversed(errors)}.values())[::-1])
 
 
 class PriorSection(Section):
@@ -192,7 +211,7 @@ class TraceSection(Section):
     """Columns that are kept beside those that say which message or workspace it is."""
 
 
-class Experiment(Section):
+class Experiment(Document):
     """Everything that determines a simulation.
 
     Raises:
@@ -212,17 +231,6 @@ class Experiment(Section):
     transformer: TransformerSection = TransformerSection()
     run: RunSection = RunSection()
     trace: TraceSection = TraceSection()
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _in_words(cls: type[Model], content: Any, check: Callable[[Any], Model]) -> Model:
-        """Say in the words of this project what pydantic refuses, however an experiment is made."""
-        try:
-            return check(content)
-        except ValidationError as failure:
-            errors = [_explain(cls, error["loc"], error["input"]) for error in failure.errors()]
-        # A value that fits no branch of a union is reported once for each branch; the first says it all.
-        raise UsageError.of(list({error.key: error for error in reversed(errors)}.values())[::-1])
 
     @property
     def channels(self) -> int:

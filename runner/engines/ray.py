@@ -47,8 +47,13 @@ _NOTED = 0.5  # seconds between two looks for new ones
 _STALLED = 180  # seconds without one more actor that is up
 
 
-def connect(address: str | None = None, folder: str | None = None) -> bool:
+def connect(address: str | None = None, folder: str | None = None, ahead: int | None = _AHEAD) -> bool:
     """Join the named cluster, the one in RAY_ADDRESS, or start one here; true if it was started.
+
+    Args:
+        address: of a running cluster.
+        folder: where one that is started keeps its sockets and logs.
+        ahead: processes that one that is started keeps ready, where there are so many cores; all if None.
 
     Raises:
         UsageError: if a cluster was named and cannot be joined; none is started in its place. Or if the
@@ -65,8 +70,16 @@ def connect(address: str | None = None, folder: str | None = None) -> bool:
             ray.init(address=found, runtime_env=code, **options)
         return False
     with _inherited(_ONE_THREAD), _in_order("Ray could not be started"):
-        ray.init(num_cpus=min(available_cores(), _AHEAD), include_dashboard=False, **options)
+        ray.init(
+            num_cpus=min(available_cores(), ahead or available_cores()), include_dashboard=False, **options
+        )
     return True
+
+
+def leave(owned: bool) -> None:
+    """End the cluster, if it was started here."""
+    if owned:
+        ray.shutdown()
 
 
 @contextmanager

@@ -1,0 +1,74 @@
+"""The command that plays sweeps."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from runner.cli.completion import complete_file, complete_folder
+from runner.cli.options import RUNS, AddressOption, JsonOption, RayFolderOption
+from runner.errors import RunError
+
+SweepArgument = Annotated[
+    Path, typer.Argument(metavar="SWEEP", help="Sweep file (TOML).", autocompletion=complete_file)
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(sweep)
+
+
+def sweep(
+    file: SweepArgument,
+    resume: Annotated[bool, typer.Option("--resume", help="Play what an earlier sweep lacks.")] = False,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="FOLDER", help="Where the sweep is kept.", autocompletion=complete_folder
+        ),
+    ] = RUNS,
+    engine: Annotated[
+        str, typer.Option("--engine", help="ray: tasks on all cores; local: one by one.")
+    ] = "ray",
+    address: AddressOption = None,
+    ray_folder: RayFolderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Play every point of a sweep, keep each as soon as it is done, and write one table."""
+    from runner.cli.console import answering, finite, print_sweep
+    from runner.config.sweep import read_sweep
+    from runner.progress import Progress
+    from runner.storage.files import name_of
+    from runner.sweeps.sweep import play_sweep
+
+    with answering(as_json) as answer:
+        content, base = read_sweep(file)
+        found = play_sweep(
+            content,
+            base,
+            out,
+            name_of(str(file)),
+            resume=resume,
+            engine=engine,  # type: ignore[arg-type]  # checked there
+            address=address,
+            ray_folder=ray_folder,
+            progress=Progress(),
+        )
+        last = found.table.sort_values("round").groupby("point").tail(1).sort_values("point")
+        points: list[dict[str, Any]] = [
+            {
+                **{key: row[key] for key in found.keys},
+                "risk": finite([float(row["risk"])])[0],
+                "risk_se": finite([float(row["risk_se"])])[0],
+                "seeds": None if row["status"] != "done" else int(row["seeds"]),
+                "status": row["status"],
+                "error": row["error"] if isinstance(row["error"], str) else None,
+            }
+            for row in last.to_dict("records")
+        ]
+        answer({"sweep": str(found.folder), "points": points}, partial(print_sweep, found, points))
+    failed = sum(point["status"] != "done" for point in points)
+    if failed:
+        raise RunError(f"{failed} of {len(points)} points failed; --resume tries them again")
