@@ -162,13 +162,15 @@ def compare(call: Call, address: AddressOption = None, ray_folder: RayFolderOpti
     from runner.simulation.simulate import open_engine
     from runner.storage.files import name_of
     from runner.studies import Session, study_of
+    from runner.studies.report import write_report
 
     comparison, progress = call.load(), Progress()
     study = study_of(comparison).prepare(comparison)
     call.check_out(trains=True)
     with closing(open_engine(comparison, address, progress, ray_folder)) as engine:
         findings = study(Session(engine, call.out, available_cores(), progress, name_of(call.file)))
-    call.answer(findings.answer(), partial(print_findings, findings))
+    page = write_report(findings.folder)
+    call.answer({**findings.answer(), "report": str(page)}, partial(print_findings, findings, page))
 
 
 @app.command()

@@ -161,11 +161,12 @@ def print_sweep(found: Sweep, points: list[dict[str, Any]]) -> None:
     print(f"tables: {found.folder}")
 
 
-def print_findings(findings: Findings) -> None:
+def print_findings(findings: Findings, page: Path | None = None) -> None:
     """The tables of a study, where it is stored, and what was seen."""
     for display in findings.displays:
         print_table(display)
     figures = "".join(f"figure: {path}\n" for path in findings.figures)
+    figures += f"report: {page}\n" if page else ""
     print(f"\n{figures}tables: {findings.folder}\n\n{findings.sentence}")
 
 

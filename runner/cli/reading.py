@@ -1,4 +1,4 @@
-"""Commands that read stored runs: figures, and one prompt round by round."""
+"""Commands that read what was stored: figures, one prompt round by round, a page."""
 
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(plot)
     app.command()(replay)
+    app.command()(report)
 
 
 def plot(
@@ -71,6 +72,28 @@ def replay(
         content = {"prompt": prompt, "true_atom": truth, "played_again": traced.again, "rounds": rounds}
         levels = sum(name.startswith("correct_") for name in map(str, traced.workspaces))
         answer(content, partial(print_replay, found, prompt, truth, levels, traced.again))
+
+
+def report(
+    folders: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Folders of runs, sweeps or studies.", autocompletion=complete_folder
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The page.")] = Path("report.html"),
+    as_json: JsonOption = False,
+) -> None:
+    """Write one self-contained page: verdict, numbers, figures, tables, and an explorer of single prompts."""
+    from runner.cli.console import answering
+    from runner.storage.files import check_folder, write_text
+    from runner.studies.report import report as page_of
+    from runner.validate import named_place
+
+    with answering(as_json) as answer:
+        check_folder(out.parent, "--out")
+        write_text(out, page_of([named_place("RUN", folder) for folder in folders]))
+        answer({"report": str(out)}, partial(print, f"report: {out}"))
 
 
 def stored(folder: str) -> "Run":

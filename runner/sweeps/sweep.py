@@ -1,9 +1,9 @@
 """Play the points of a sweep that are missing, keep each as soon as it is done, and write one tidy table.
 
 Points are plain Ray tasks: each is one pure call that takes seconds and gives a few kilobytes, and what was
-done is known by the digest of experiment and code. Ray Tune would add a folder for each trial, checkpoints and
-a scheduler for searches that stop early; Ray Data, blocks of rows. Neither is needed, and both would hide the
-one thing that matters here: which points are missing.
+done is known by the digest of experiment and code. Ray Tune would add a folder for each trial, checkpoints,
+and a scheduler for searches that stop early; Ray Data, blocks of rows. Neither is needed, and both would hide
+the one thing that matters here: which points are missing.
 """
 
 import json
