@@ -17,6 +17,7 @@ from runner.built import build
 from runner.cli.app import app
 from runner.config.experiment import Experiment, parse
 from runner.config.studies import Comparison
+from runner.config.sweep import SweepFile, points_of
 from runner.engines import ENGINES
 from runner.prediction import forecast
 from runner.simulation.simulate import simulate
@@ -67,7 +68,11 @@ def test_the_first_page_is_short() -> None:
 
 
 def test_the_experiment_file_shows_all_keys_with_their_defaults() -> None:
-    experiment, comparison = blocks("toml", RUNNER)
+    experiment, comparison, swept = blocks("toml", RUNNER)
+    content = parse(SweepFile, tomllib.loads(swept))
+    assert len(points_of(content, Experiment())) == 12
+    named = set(tomllib.loads(swept))
+    assert named | {"retries"} == set(SweepFile.model_fields)
     shown = tomllib.loads(experiment)
     defaults = Experiment().model_dump(mode="json")
     optional = [

@@ -3,14 +3,19 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 
 from agents.step import Sent, draw_block, step
+from analysis import open_run
 from runner.engines.base import rows_of, some_rows, summed
 from runner.engines.local import LocalEngine
 from runner.simulation.simulate import simulate
+from runner.storage.files import write_table
 from tests.bench import training
 from tests.bench.loops import built, played
 from tests.bench.table import Row, compared, medians
@@ -24,7 +29,7 @@ def measure(repeats: int) -> Iterator[Row]:
     """All rows."""
     if find_spec("mesa") is not None:
         yield from _mesa(repeats)
-    yield _trace(repeats)
+    yield from _trace(repeats)
     for name, row in training.measure(repeats=repeats).items():
         beside = row["seconds"] * row["ratio_to_plain"]
         yield Row(f"training, {name}", "trainer", "plain loop", 1e3 * row["seconds"], 1e3 * beside,
@@ -115,13 +120,32 @@ def _protocol(repeats: int) -> Iterator[Row]:
     yield compared(work, medians(ways, repeats), "in process", "Mesa", per=rounds + 1)
 
 
-def _trace(repeats: int) -> Row:
-    """A run whose every message and workspace is stored, beside one of which nothing is."""
-    stored = built(64, 500, 8, **{"run.trace": "full"})
+def _trace(repeats: int) -> Iterator[Row]:
+    """A run whose every message and workspace is stored, beside one of which nothing is; and the files."""
+    tokens, prompts, rounds = 64, 2000, 8
+    stored = built(tokens, prompts, rounds, **{"run.trace": "full"})
 
     def write() -> None:
         with tempfile.TemporaryDirectory() as folder:
             simulate(stored, out=folder)
 
     seconds = medians({"a full trace": write, "no trace": lambda: simulate(stored)}, repeats)
-    return compared("N = 64, L = 8, 500 prompts", seconds, "a full trace", "no trace", 0.8)
+    work = f"N = {tokens}, L = {rounds}, {prompts:,} prompts"
+    yield compared(work, seconds, "a full trace", "no trace", 0.8)
+    with tempfile.TemporaryDirectory() as folder:
+        run = open_run(simulate(stored, out=folder).folder or "")
+        frame = run.messages
+        size = sum(path.stat().st_size for path in Path(str(run.folder)).glob("messages/*"))
+        plain = Path(folder) / "plain.parquet"
+        ways: dict[str, Callable[[], object]] = {
+            "open_run": lambda: open_run(run.folder).messages, "pandas": lambda: pd.read_parquet(plain),
+            "write_table": lambda: write_table(Path(folder) / "ours.parquet", pa.Table.from_pandas(frame)),
+            "to_parquet": lambda: frame.to_parquet(plain),
+        }  # fmt: skip
+        frame.to_parquet(plain)
+        seconds = medians(ways, repeats)
+        million = len(frame) / seconds["open_run"] / 1e6
+        remark = f"{million:.1f} million rows a second"
+        yield compared("reading the messages", seconds, "open_run", "pandas", remark=remark)
+        remark = f"{size / len(frame):.1f} bytes a message, {plain.stat().st_size / len(frame):.1f} beside"
+        yield compared("writing the messages", seconds, "write_table", "to_parquet", remark=remark)
