@@ -146,6 +146,25 @@ def print_replay(
         print_table(replay.display(index, table, levels))
 
 
+def print_interventions(found: pd.DataFrame, tokens: list[int], kind: str) -> None:
+    """Risk of the others by round, and how far their estimates moved; then the readers that moved most."""
+    others = found[~found["position"].isin(tokens)]
+    means = others.groupby("round")[["risk", "value", "moved"]].mean()
+    cells = {"round": [str(index) for index in means.index]}
+    for name, heading in (("risk", "risk"), ("value", "change of risk"), ("moved", "estimates moved by")):
+        cells[heading] = [f"{value:+.4f}" if name == "value" else f"{value:.4f}" for value in means[name]]
+    print_table(
+        Display(f"tokens {', '.join(map(str, tokens))} {kind}: mean over the others", pd.DataFrame(cells))
+    )
+    last = others[others["round"] == others["round"].max()].nlargest(8, "moved")
+    rows = {
+        "token": last["position"].astype(str).tolist(),
+        "change of risk": [f"{row['value']:+.4f}±{row['se']:.4f}" for row in last.to_dict("records")],
+        "estimate moved by": [f"{row['moved']:.4f}±{row['moved_se']:.4f}" for row in last.to_dict("records")],
+    }
+    print_table(Display("who moved most, after the last round", pd.DataFrame(rows)))
+
+
 def print_sweep(found: Sweep, points: list[dict[str, Any]]) -> None:
     """Risk of the last round at each point, and where the tables are."""
     cells: dict[str, list[str]] = {key: [str(point[key]) for point in points] for key in found.keys}

@@ -24,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(plot)
     app.command()(replay)
     app.command()(report)
+    app.command()(intervene)
 
 
 def plot(
@@ -94,6 +95,46 @@ def report(
         check_folder(out.parent, "--out")
         write_text(out, page_of([named_place("RUN", folder) for folder in folders]))
         answer({"report": str(out)}, partial(print, f"report: {out}"))
+
+
+def intervene(
+    folder: StoredArgument,
+    tokens: Annotated[str, typer.Option("--tokens", metavar="I,J,...", help="Positions that are corrupted.")],
+    kind: Annotated[
+        str, typer.Option("--kind", help="silent, constant, flipped or random messages in their place.")
+    ] = "silent",
+    size: Annotated[float, typer.Option("--size", help="Of what they say instead.")] = 1.0,
+    prompts: Annotated[
+        int, typer.Option("--prompts", min=1, help="How many prompts are played again.")
+    ] = 500,
+    as_json: JsonOption = False,
+) -> None:
+    """Play a stored experiment again with silent or corrupted tokens; paired differences by reader."""
+    import json
+
+    from runner.cli.console import answering, print_interventions
+    from runner.config.experiment import Experiment
+    from runner.studies.intervene import intervene as play
+
+    with answering(as_json) as answer:
+        run = stored(folder)
+        if run.manifest.get("handed_in") or run.manifest.get("nodes") or run.manifest.get("weights"):
+            possible = (
+                "a run without objects handed in: they are not stored; runner.studies.intervene takes them"
+            )
+            raise UsageError("RUN", folder, possible)
+        try:
+            places = [int(part) for part in tokens.split(",")]
+        except ValueError:
+            raise UsageError("--tokens", tokens, "positions with commas between them, as 0,3") from None
+        experiment = Experiment.model_validate(run.manifest["experiment"])
+        few = experiment.with_values(
+            {"task.prompts": min(prompts, experiment.task.prompts), "run.trace": "none"}
+        )
+        few = few.model_copy(update={"trace": type(few.trace)()})
+        found = play(few, places, kind, size)
+        content = {"interventions": json.loads(found.to_json(orient="records"))}
+        answer(content, partial(print_interventions, found, places, kind))
 
 
 def stored(folder: str) -> "Run":

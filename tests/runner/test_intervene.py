@@ -1,0 +1,115 @@
+"""Silent and corrupted tokens: exactly what they change, against graphs without their edges."""
+
+import json
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from agents.policies.corrupted import Corrupted
+from analysis import open_run
+from runner.built import build
+from runner.config.experiment import Experiment
+from runner.engines.base import Outcome
+from runner.engines.local import LocalEngine
+from runner.errors import UsageError
+from runner.simulation.simulate import simulate
+from runner.studies.intervene import intervene
+from tests.commands import run as command
+
+RING = Experiment().with_values(
+    {"task.tokens": 7, "task.prompts": 30, "run.rounds": 3, "graph.kind": "ring", "graph.degree": 2,
+     "channel.noise": 0.3, "policy.repeats": 0.0, "policy.order": "widest"}
+)  # fmt: skip
+
+
+def estimates(experiment: Experiment, graph: "nx.DiGraph[int] | None" = None) -> np.ndarray:
+    """By the experiment's own policy, which plans for its own graph."""
+    found = []
+
+    def watch(prompts: range, outcome: Outcome) -> None:
+        assert outcome.report.detail is not None
+        found.append(outcome.report.detail.estimate)
+
+    simulate(experiment, graph=graph, policy=build(experiment).policy, observer=watch)
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("kind", ["static", "gossip", "flood"])
+def test_a_silent_token_is_one_whose_edges_are_cut(kind: str) -> None:
+    """Of policies that ask the same whatever the graph is: estimates of all others, in every round."""
+    experiment = RING.with_values({"policy.kind": kind, "policy.order": "auto", "policy.repeats": "auto"})
+    cut = build(experiment).graph.copy()
+    cut.remove_edges_from([(2, reader) for reader in list(cut.successors(2))])
+    expected = ((estimates(experiment, cut) - estimates(experiment)) ** 2).sum(axis=2).mean(axis=2)
+    found = intervene(experiment, [2])
+    others = found[found["position"] != 2]
+    there = [expected[row["round"], row["position"]] for row in others.to_dict("records")]
+    np.testing.assert_allclose(others["moved"], there, atol=1e-9)
+    assert others["moved"].max() > 0.01
+
+
+def test_influence_spreads_by_one_step_in_each_round() -> None:
+    found = intervene(RING.with_values({"graph.kind": "path"}), [0], "constant", 3.0)
+    reached = found[found["moved"] > 0].groupby("round")["position"].max()
+    assert reached.to_dict() == {1: 1, 2: 2, 3: 3}
+
+
+def test_a_message_that_is_flipped_twice_is_itself() -> None:
+    found = intervene(RING, [1, 4], "flipped", -1.0)
+    assert (found["moved"] == 0).all() and (found["value"] == 0).all()
+
+
+def test_differences_are_paired_by_prompt() -> None:
+    found = intervene(RING, [3], "random", 5.0)
+    row = found.query("round == 3 and position == 4").iloc[0]
+    corrupted = Corrupted(build(RING).policy, np.array([3]), "random", 5.0)
+    plain, other = simulate(RING), simulate(RING, policy=corrupted)
+    assert row["risk"] == pytest.approx(plain.position_risk[3, 4])
+    assert row["value"] == pytest.approx(other.position_risk[3, 4] - plain.position_risk[3, 4])
+    assert row["value"] > 0 and 0 < row["se"] < row["value"] * 2
+
+
+@pytest.mark.parametrize("kind", ["silent", "constant", "flipped", "random"])
+def test_blocks_change_no_bit(kind: str) -> None:
+    one, other = (intervene(RING, [0, 5], kind, 2.0, engine=LocalEngine(block=block)) for block in (2, 7))  # type: ignore[arg-type]
+    assert one.equals(other)
+
+
+def test_a_constant_is_what_is_on_the_wire(tmp_path: Path) -> None:
+    noiseless = RING.with_values({"channel.noise": 0.0, "run.trace": "full", "channel.clip": 8.0})
+    policy = Corrupted(build(noiseless).policy, np.array([6]), "constant", 2.5, rounds=(2,))
+    messages = open_run(simulate(noiseless, policy=policy, out=tmp_path).folder or "").messages
+    mine = messages[messages["sender"] == 6]
+    said = mine[mine["round"] == 2]["value"]
+    assert np.abs(said - 2.5).max() < 1e-5
+    assert np.abs(mine[mine["round"] == 1]["value"] - 2.5).min() > 1e-4, "in the rounds that are named"
+    silent = Corrupted(build(noiseless).policy, np.array([6]), "silent")
+    quiet = open_run(simulate(noiseless, policy=silent, out=tmp_path / "q").folder or "").messages
+    assert 6 not in set(quiet["sender"])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"tokens": [7]}, "0 to 6"), ({"tokens": []}, "one or more"), ({"tokens": range(7)}, "nothing is heard"),
+     ({"tokens": [0], "kind": "loud"}, "silent"), ({"tokens": [0], "rounds": [4]}, "1 to 3"),
+     ({"tokens": [-1]}, "from 0"), ({"tokens": [0], "size": float("nan")}, "finite")],
+)  # fmt: skip
+def test_what_is_not_possible_is_refused(given: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        intervene(RING, **given)  # type: ignore[arg-type]
+
+
+def test_the_command_plays_a_stored_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(simulate(RING, out=tmp_path).folder)
+    assert command(["intervene", folder, "--tokens", "2,3", "--kind", "flipped", "--json"], monkeypatch) == 0
+    rows = json.loads(capsys.readouterr().out)["interventions"]
+    expected = intervene(RING, [2, 3], "flipped")
+    assert [row["value"] for row in rows] == pytest.approx(expected["value"].tolist())
+    assert command(["intervene", folder, "--tokens", "2"], monkeypatch) == 0
+    assert "who moved most" in capsys.readouterr().out
+    for wrong in (["--tokens", "x"], ["--tokens", "70"], ["--tokens", "1", "--kind", "loud"]):
+        assert command(["intervene", folder, *wrong], monkeypatch) == 2
