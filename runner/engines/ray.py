@@ -6,10 +6,11 @@ Here is how a cluster is joined or started, and actors with it; `runner.engines.
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from time import monotonic
+from time import monotonic, sleep
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
@@ -43,6 +44,7 @@ _AHEAD = 2
 _ACTOR_BYTES = 60 * 2**20  # memory of an idle actor process
 _RESTARTS = 20  # of an actor that dies: one that dies whenever it starts ends the run
 _GRACE = 3  # seconds in which processes end by themselves
+_KNOCKS = 4  # at the head, before it is taken for lost
 _NOTED = 0.5  # seconds between two looks for new ones
 _STALLED = 180  # seconds without one more actor that is up
 
@@ -199,7 +201,9 @@ class RayEngine:
         run = self._runs
         try:
             key = f"{self._name}-{run}"
-            rounds = Rounds(key, actors, self.hub, system, mixing, prompts, parts, detail, messages)
+            rounds = Rounds(
+                key, actors, self.hub, system, mixing, prompts, parts, detail, messages, self._check_head
+            )
             outcomes, index = rounds.outcomes(), 0
             while True:
                 with _told(f"round {index} failed on the cluster"):
@@ -214,6 +218,22 @@ class RayEngine:
             if run == self._runs:
                 self._end_actors()
             raise
+
+    def _check_head(self) -> None:
+        """Where the head of a cluster is gone, Ray itself would end this process after a minute.
+
+        Raises:
+            RunError: if it does not answer, several times in a row.
+        """
+        host, _, port = str(ray.get_runtime_context().gcs_address).rpartition(":")
+        for attempt in range(_KNOCKS):
+            try:
+                socket.create_connection((host, int(port)), timeout=_GRACE).close()
+                return
+            except OSError:
+                sleep(attempt)
+        self.actors, self.hub = [], None  # they are beyond reach
+        raise RunError(f"the head of the cluster, {host}:{port}, does not answer any more: it is lost")
 
     def close(self) -> None:
         """End the actors, and the cluster if it was started here."""

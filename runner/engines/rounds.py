@@ -7,7 +7,7 @@ Nor does it order them: each needs what the one before it gave. (In an ordered q
 with a process holds up those behind it for half a minute.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic, perf_counter, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _INLINE = 2**15  # bytes of reports of a block up to which they go through the hub
 _KEPT = 2**28  # bytes of what was handed on that are kept; beyond, a lost actor plays the batch anew
+_LOOK = 5.0  # seconds without an answer after which the head is looked for
 _LOSSES = 50  # in one batch, after which the run is given up
 _PATIENCE = 60.0  # seconds for a process that is started anew
 
@@ -45,6 +46,7 @@ class Rounds:
         parts: positions of each block.
         detail: report the workspaces too.
         messages: hand back the messages too.
+        check_head: called from time to time while nothing comes; raises if the head of the cluster is gone.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class Rounds:
         parts: list[np.ndarray],
         detail: bool,
         messages: bool,
+        check_head: Callable[[], None] = lambda: None,
     ) -> None:
+        self._check_head = check_head
         self.actors, self.hub, self.parts, self.messages = actors, hub, parts, messages
         self.last = system.rounds
         channel, codes = system.channel, system.policy.codes
@@ -149,8 +153,10 @@ class Rounds:
         """Messages and report of a round, after as many losses as it takes."""
         while True:
             try:
-                told = ray.get(self._told[index])
+                told = ray.get(self._told[index], timeout=_LOOK)
                 break
+            except ray.exceptions.GetTimeoutError:
+                self._check_head()
             except ray.exceptions.RayTaskError as failure:
                 if not isinstance(failure.cause, OutOfStepError | ray.exceptions.RayError):
                     raise

@@ -57,7 +57,7 @@ def stopped(driver: Driver, out: Path) -> tuple[str, Path]:
     (folder,) = out.iterdir()
     run = open_run(folder)
     assert not run.is_complete and len(run.prompts)
-    return said.strip().splitlines()[-1], folder
+    return said, folder
 
 
 def resumed(folder: Path) -> dict[str, bytes]:
@@ -98,7 +98,7 @@ def test_a_head_that_is_lost_ends_the_run_with_a_word_and_it_is_resumed(short: P
         driver.pause(9, time.monotonic())
         ray.head.signal(signal.SIGKILL)
         said, folder = stopped(driver, short / "there")
-    assert "tokenfield resume" in said and "Traceback" not in said
+    assert "head of the cluster" in said and "tokenfield resume" in said
     assert differing_bits(resumed(folder), expected(LONG, short / "here")) == 0
 
 
@@ -210,14 +210,15 @@ def test_the_commands_of_the_readme_start_a_cluster_and_play_on_it(short: Path) 
         "--port=6379": f"--port={port}",
         "--include-dashboard=true": f"--include-dashboard=true --dashboard-port={dashboard} --num-cpus=1",
         "ray start --address=": "ray start --num-cpus=1 --address=", "s3://bucket/runs": storage,
-        "ray job submit": "until curl -sf -H \"Authorization: Bearer $(cat ~/.ray/auth_token)\" "
-        f"http://127.0.0.1:{dashboard}/api/jobs/ && sleep 15; do sleep 1; done; ray job submit",
     }  # fmt: skip
     lines = commands()
     assert len(lines) == 10
     for old, new in changed.items():
         assert any(old in line for line in lines), old
         lines = [line.replace(old, new) for line in lines]
+    submit = next(index for index, line in enumerate(lines) if line.startswith("ray job submit"))
+    # The agent that starts jobs is up some time after its node.
+    lines[submit] = f"for attempt in 1 2 3 4 5 6 7 8 9 10; do {lines[submit]} && break; sleep 6; done"
     lines[-1] = f"RUN=$(ls {short}/shared | head -1); {lines[-1].replace('/RUN', '/$RUN')}"
     try:
         done = subprocess.run(
@@ -281,6 +282,7 @@ def test_hosts_with_networks_of_their_own(hosts: list[tuple[str, str]], short: P
         ray.wait_for(2)
         driver = Driver(ray, {"out": str(short / "there"), "settings": settings})
         driver.pause(9, time.monotonic())
+        assert driver.process.poll() is None, driver.end()
         assert all(node.workers("ray::TokenActor") for node in ray.nodes)
         _ip("-n", second, "link", "set", "eth0", "down")
         assert differing_bits(played(driver), expected(settings, short / "here")) == 0
