@@ -1,6 +1,7 @@
 """What changes if some tokens are silenced or corrupted: the experiment played again, paired by prompt."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -14,10 +15,11 @@ from analysis.statistics import Estimate, columns, mean_over_prompts, paired_dif
 from runner.built import Built, build
 from runner.config.experiment import Experiment
 from runner.engines import Engine
-from runner.engines.base import Outcome
 from runner.engines.local import LocalEngine
 from runner.errors import UsageError, nearest
-from runner.simulation.simulate import simulate
+from runner.simulation.simulate import batch_size
+from runner.storage.manifest import Batches
+from runner.validate import validate_policy
 
 _MOST_NUMBERS = 2**27  # estimates that are held at once, of both runs
 
@@ -85,25 +87,17 @@ Recorded = tuple[Float[np.ndarray, "rounds N B"], Float[np.ndarray, "rounds N d 
 
 
 def _played(built: Built, policy: Policy[Any], engine: Engine) -> Recorded:
-    """Errors and estimates of all rounds."""
-    errors: list[list[np.ndarray]] = [[] for _ in range(built.experiment.run.rounds + 1)]
+    """Errors and estimates of all rounds, with the channel and the graph of the experiment."""
+    system, given = replace(built.system, policy=policy), built.experiment
+    batches = Batches(range(given.task.prompts), batch_size(given)).after()
+    validate_policy(policy, system.rounds, built.mixing.tokens, batches)
+    errors: list[list[np.ndarray]] = [[] for _ in range(system.rounds + 1)]
     estimates: list[list[np.ndarray]] = [[] for _ in errors]
-
-    def watch(prompts: range, outcome: Outcome) -> None:
-        assert outcome.report.detail is not None
-        errors[outcome.round].append(outcome.report.error)
-        estimates[outcome.round].append(outcome.report.detail.estimate)
-
-    own = None if policy is built.policy else policy
-    if own is None:
-        simulate(built, engine=engine, observer=watch)
-    else:
-        prior = built.prior if "prior" in built.handed_in else None
-        graph = built.graph if built.own_graph else None
-        simulate(
-            built.experiment, engine=engine, observer=watch, prior=prior, graph=graph, policy=own,
-            learned=built.learned,
-        )  # fmt: skip
+    for batch in batches:
+        for outcome in engine.play(system, built.mixing, batch, detail=True):
+            assert outcome.report.detail is not None
+            errors[outcome.round].append(outcome.report.error)
+            estimates[outcome.round].append(outcome.report.detail.estimate)
     return (
         np.stack([np.concatenate(parts, axis=-1) for parts in errors]),
         np.stack([np.concatenate(parts, axis=-1) for parts in estimates]),
