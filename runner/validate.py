@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from os import PathLike
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -122,6 +123,18 @@ def named_place(key: str, path: object) -> Place:
         return place(path)  # type: ignore[arg-type]
     except UnreadableError as failure:
         raise UsageError(key, str(path), f"a path, or a URI as s3://bucket/runs ({failure})") from None
+
+
+def local_place(key: str, path: object) -> Path:
+    """The folder or file of a path, on this machine.
+
+    Raises:
+        UsageError: if it is a URI of something elsewhere, or no path.
+    """
+    found = named_place(key, path)
+    if isinstance(found, Location):
+        raise UsageError(key, str(found), "a path on this machine; only runs are stored elsewhere, by `run`")
+    return found
 
 
 def validate_called(**functions: object) -> None:

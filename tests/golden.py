@@ -32,7 +32,7 @@ from runner.training.job import TRAINING_VERSION, Job, Recipe
 from tests.trainings import train_job
 
 RECORD = Path(__file__).parent / "golden.json"
-TABLES = ("messages", "workspaces", "prompts", "rounds", "graph", "nodes")
+TABLES = ("messages", "workspaces", "prompts", "rounds", "graph", "nodes", "truths", "atoms")
 SAMPLES = 300  # of state evolution
 _SMALL: dict[str, object] = {
     "policy.belief": "joint",

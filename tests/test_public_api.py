@@ -14,9 +14,11 @@ import runner.errors
 NAMES = {
     "runner": {
         "Built", "Experiment", "LocalEngine", "RayEngine", "Simulation", "build", "compare", "predict",
-        "resume", "simulate", "train",
+        "resume", "simulate", "sweep", "train",
     },
-    "analysis": {"Run", "measures", "open_run", "plots", "theory"},
+    "analysis": {
+        "Run", "Runs", "Sweep", "measures", "open_run", "open_runs", "open_sweep", "plots", "theory",
+    },
 }  # fmt: skip
 HOMES: dict[str, Any] = {"runner": runner, "analysis": analysis}
 

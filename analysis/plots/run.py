@@ -162,7 +162,9 @@ def calibration(table: pd.DataFrame, slope: float, slope_se: float, caption: str
     """
     with drawing(4.8, 4.4, caption) as figure:
         axis = figure.subplots()
-        reach = 1.08 * float(np.nanmax([table["claimed"].max(), (table["value"] + 2 * table["se"]).max()]))
+        reach = 1e-9 + 1.08 * float(
+            np.nanmax([table["claimed"].max(), (table["value"] + 2 * table["se"]).max()])
+        )
         axis.plot(
             [0, reach], [0, reach], color=GREY, linewidth=0.9, linestyle="--", label="what is claimed is made"
         )

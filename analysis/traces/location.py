@@ -164,6 +164,8 @@ def place(given: "str | PathLike[str] | Location") -> Place:
         if parts.netloc not in ("", "localhost"):
             possible = "file:///path on this machine, or the URI of shared storage, as s3://bucket/runs"
             raise UnreadableError(f"{text} names a file of {parts.netloc}; possible: {possible}")
+        if not parts.path:
+            raise UnreadableError(f"{text} names no folder; possible: file:///path")
         return Path(unquote(parts.path))
     shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     try:
@@ -172,6 +174,8 @@ def place(given: "str | PathLike[str] | Location") -> Place:
         words = str(failure).replace(text, shown)
         raise UnreadableError(f"{shown} is no storage that can be reached ({words})") from None
     head, mark, query = shown.partition("?")
+    if not path.strip("/"):
+        raise UnreadableError(f"{shown} names no bucket or folder; possible: a URI as s3://bucket/runs")
     return Location(system, path.rstrip("/"), head.rstrip("/") + mark + query)
 
 

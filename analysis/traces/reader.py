@@ -1,9 +1,9 @@
 """Open a run as pandas frames: all that was written, as it was written, or an error that says what is not."""
 
 import json
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from os import PathLike
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -156,26 +156,29 @@ class Run:
         self,
         name: str,
         *,
-        rounds: Collection[int] | None = None,
-        positions: Collection[int] | None = None,
-        prompts: Collection[int] | None = None,
-        columns: Collection[str] | None = None,
+        rounds: Any = None,
+        positions: Any = None,
+        prompts: Any = None,
+        columns: Any = None,
     ) -> pd.DataFrame:
         """A table of the run, or some of it: files and row groups without a wanted row are not read.
 
         Args:
             name: messages, workspaces, prompts, rounds, timing, truths, atoms, graph or nodes.
-            rounds: which rounds.
-            positions: which senders of messages, positions of workspaces.
-            prompts: which prompts.
-            columns: which columns.
+            rounds: which rounds, as any sequence of integers.
+            positions: which senders of messages, positions of workspaces, likewise.
+            prompts: which prompts, likewise.
+            columns: names of columns.
 
         Raises:
             ValueError: if there is no such table or column, or nothing to choose by.
         """
         if name not in SCHEMAS:
             raise ValueError(f"name = {shown(name)} is no table; possible: {', '.join(SCHEMAS)}")
-        wanted = Wanted(rounds, positions, prompts, columns)
+        wanted = Wanted(
+            _indices("rounds", rounds), _indices("positions", positions), _indices("prompts", prompts),
+            _names(columns),
+        )  # fmt: skip
         table = read_table(self._laid, name, wanted)
         if table is None:
             raise FileNotFoundError(self._lacks(name))
@@ -241,6 +244,10 @@ class Run:
     def _lacks(self, name: str) -> str:
         """Why a table is not there."""
         given = self.experiment.run
+        if name == "graph":
+            return f'{self.folder} holds no table "{name}": all hear the same, or nothing was traced'
+        if name == "nodes" and self.manifest.get("nodes") is None:
+            return f'{self.folder} holds no table "{name}": its nodes have no names but their positions'
         if not given.rounds and name == "messages":
             return f'{self.folder} holds no table "{name}": run.rounds = 0'
         if self.manifest["schema"] < 3 and name in ("truths", "atoms"):
@@ -296,6 +303,39 @@ def open_run(path: Place | str) -> Run:
     return Run(folder, content)
 
 
+def _indices(key: str, given: Any) -> list[int] | None:
+    """Rounds, positions or prompts that were asked for, of any kind of sequence.
+
+    Raises:
+        ValueError: if they are no integers.
+    """
+    if given is None:
+        return None
+    try:
+        found = list(given)
+    except TypeError:
+        found = [None]
+    if isinstance(given, str | bytes) or not all(
+        isinstance(one, Integral) and not isinstance(one, bool) for one in found
+    ):
+        raise ValueError(f"{key} = {shown(given)} is not possible; possible: integers, as [0, 2] or range(3)")
+    return [int(one) for one in found]
+
+
+def _names(given: Any) -> list[str] | None:
+    """Columns that were asked for.
+
+    Raises:
+        ValueError: if they are no names, or there are none.
+    """
+    if given is None:
+        return None
+    found = [given] if isinstance(given, str) else list(given)
+    if not found or not all(isinstance(one, str) for one in found):
+        raise ValueError(f"columns = {shown(given)} is not possible; possible: one or more names")
+    return found
+
+
 def _check_manifest(path: Place, content: Any) -> None:
     """Refuse what no version wrote, what a newer one wrote, and what was changed since."""
     if not isinstance(content, dict) or type(schema := content.get("schema")) is not int or schema < 1:
@@ -306,7 +346,7 @@ def _check_manifest(path: Place, content: Any) -> None:
         raise UnreadableError(
             f"{path} has schema {shown(schema)}, this tokenfield reads up to {SCHEMA_VERSION}: upgrade it"
         )
-    if "digest" in content and content["digest"] != digest_of(content):
+    if (schema > 2 or "digest" in content) and content.get("digest") != digest_of(content):
         raise UnreadableError(f"{path} was changed since it was written: its digest is that of other content")
     if content.get("status") not in ("running", "stopped", "complete"):
         given = shown(content.get("status"))

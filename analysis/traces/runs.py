@@ -1,7 +1,7 @@
 """Several runs side by side: their tables stacked, with what differs between them as columns."""
 
 import glob
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -71,10 +71,10 @@ class Runs:
         self,
         name: str,
         *,
-        rounds: Collection[int] | None = None,
-        positions: Collection[int] | None = None,
-        prompts: Collection[int] | None = None,
-        columns: Collection[str] | None = None,
+        rounds: Any = None,
+        positions: Any = None,
+        prompts: Any = None,
+        columns: Any = None,
     ) -> pd.DataFrame:
         """A table of all runs, or some of it, behind the run's name and what differs.
 

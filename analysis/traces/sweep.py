@@ -100,6 +100,9 @@ class Sweep:
 def open_sweep(path: Place | str) -> Sweep:
     """Open a sweep's folder.
 
+    Args:
+        path: of the folder, or its URI.
+
     Raises:
         FileNotFoundError: if there is none.
         UnreadableError: if its manifest is damaged.

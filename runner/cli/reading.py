@@ -1,8 +1,9 @@
 """Commands that read what was stored: figures, one prompt round by round, a page."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -12,6 +13,8 @@ from runner.errors import UsageError
 
 if TYPE_CHECKING:
     from analysis.traces.reader import Run
+
+Read = TypeVar("Read")
 
 StoredArgument = Annotated[
     str,
@@ -30,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 def plot(
     folder: StoredArgument,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="For the figures; by default RUN/figures.")
+        str | None, typer.Option("--out", metavar="FOLDER", help="For the figures; by default RUN/figures.")
     ] = None,
     theory: Annotated[bool, typer.Option(help="Predict the risk beside what agents made.")] = True,
     as_json: JsonOption = False,
@@ -39,14 +42,15 @@ def plot(
     from runner.cli.console import answering
     from runner.storage.files import check_folder, write_figure
     from runner.studies.overview import figures, overview
+    from runner.validate import local_place
 
     with answering(as_json) as answer:
         run = stored(folder)
         if out is None and not isinstance(run.folder, Path):
             raise UsageError("--out", out, "a folder of this machine, for figures of a run on shared storage")
-        target = out or Path(str(run.folder)) / "figures"
+        target = Path(str(run.folder)) / "figures" if out is None else local_place("--out", out)
+        drawn = figures(whole(partial(overview, run, theory), folder))
         check_folder(target, "--out")
-        drawn = figures(overview(run, theory))
         paths = [str(write_figure(figure, target, name)) for name, figure in drawn.items()]
         answer({"figures": paths}, partial(print, *(f"figure: {path}" for path in paths), sep="\n"))
 
@@ -82,19 +86,24 @@ def report(
             metavar="RUN...", help="Folders of runs, sweeps or studies.", autocompletion=complete_folder
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The page.")] = Path("report.html"),
+    out: Annotated[str, typer.Option("--out", metavar="FILE", help="The page.")] = "report.html",
     as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained page: verdict, numbers, figures, tables, and an explorer of single prompts."""
     from runner.cli.console import answering
     from runner.storage.files import check_folder, write_text
     from runner.studies.report import report as page_of
-    from runner.validate import named_place
+    from runner.validate import local_place, named_place
 
     with answering(as_json) as answer:
-        check_folder(out.parent, "--out")
-        write_text(out, page_of([named_place("RUN", folder) for folder in folders]))
-        answer({"report": str(out)}, partial(print, f"report: {out}"))
+        target = local_place("--out", out)
+        if not target.name or target.is_dir():
+            raise UsageError("--out", out, "the path of a file, as report.html")
+        places = [named_place("RUN", folder) for folder in folders]
+        text = whole(partial(page_of, places), ", ".join(folders))
+        check_folder(target.parent, "--out")
+        write_text(target, text)
+        answer({"report": str(target)}, partial(print, f"report: {target}"))
 
 
 def intervene(
@@ -135,6 +144,18 @@ def intervene(
         found = play(few, places, kind, size)
         content = {"interventions": json.loads(found.to_json(orient="records"))}
         answer(content, partial(print_interventions, found, places, kind))
+
+
+def whole(read: Callable[[], Read], folder: str) -> Read:
+    """What is read of a run.
+
+    Raises:
+        UsageError: if the run did not store it.
+    """
+    try:
+        return read()
+    except FileNotFoundError as failure:
+        raise UsageError("RUN", folder, f"a run that was traced, to its end ({failure})") from None
 
 
 def stored(folder: str) -> "Run":

@@ -24,11 +24,11 @@ def sweep(
     file: SweepArgument,
     resume: Annotated[bool, typer.Option("--resume", help="Play what an earlier sweep lacks.")] = False,
     out: Annotated[
-        Path,
+        str,
         typer.Option(
             "--out", metavar="FOLDER", help="Where the sweep is kept.", autocompletion=complete_folder
         ),
-    ] = RUNS,
+    ] = str(RUNS),
     engine: Annotated[
         str, typer.Option("--engine", help="ray: tasks on all cores; local: one by one.")
     ] = "ray",

@@ -99,6 +99,13 @@ def points_of(sweep: SweepFile, base: Experiment) -> list[Point]:
         count *= len(values)
     if count * len(sweep.seeds) > MOST_POINTS:
         raise UsageError("grid", f"{count:,} points", f"up to {MOST_POINTS:,} points times seeds")
+    for entry in (sweep.set, *together, sweep.grid):
+        if "run.seed" in entry:
+            raise UsageError("run.seed", entry["run.seed"], "left out: seeds name it")
+    if len(set(sweep.seeds)) < len(sweep.seeds):
+        raise UsageError(
+            "seeds", sweep.seeds, "seeds that differ: one that is named twice has the same prompts"
+        )
     common = base.with_values({**sweep.set, "run.seed": sweep.seeds[0]})
     found: dict[str, Point] = {}
     for entry in together:

@@ -217,9 +217,11 @@ class Rounds:
         """The rounds that processes are in, once all are up."""
         until = monotonic() + _PATIENCE
         while True:
+            asked = [process.reached.remote(self._key) for process in processes]
             try:
-                return list(ray.get([process.reached.remote(self._key) for process in processes]))
-            except ray.exceptions.ActorUnavailableError:
+                return list(ray.get(asked, timeout=_PATIENCE / 4))
+            except (ray.exceptions.ActorUnavailableError, ray.exceptions.GetTimeoutError):
+                self._check_head()
                 if monotonic() > until:
                     raise
                 sleep(0.02)

@@ -67,8 +67,9 @@ def overview(run: Run, theory: bool = True) -> Overview:
 def caption_of(run: Run) -> str:
     """What was run, in one line."""
     given, channel = run.experiment, run.experiment.channel
+    graph = "a graph that was handed in" if run.manifest.get("nodes") else given.graph.kind.replace("_", " ")
     return (
-        f"{given.policy.kind} on {given.graph.kind.replace('_', ' ')}, "
+        f"{given.policy.kind} on {graph}, "
         f"{given.prior.kind.replace('_', ' ')} prior, "
         f"N = {given.task.tokens}, L = {given.run.rounds}, K = {channel.channels}, {channel.bits} bits, "
         f"τ = {channel.noise:g}, {given.task.prompts:,} prompts"
@@ -79,7 +80,7 @@ def figures(found: Overview) -> dict[str, Figure]:
     """The figures that a run's measures allow, by name."""
     tables, caption, drawn = found.tables, found.caption, {}
     drawn["risk"] = plots.risk_by_round(found.risk, caption)
-    if set(found.risk["source"]) == {"theory", "agents"}:
+    if set(found.risk["source"]) == {"theory", "agents"} and found.risk["risk_se"].notna().all():
         drawn["residuals"] = plots.residuals(found.risk, caption)
     if "resolved by level" in tables:
         entropy = tables.get("entropy by level", tables["resolved by level"].iloc[:0])
@@ -91,7 +92,8 @@ def figures(found: Overview) -> dict[str, Figure]:
     if "calibration" in tables:
         last = tables["calibration slope"].iloc[-1]
         drawn["calibration"] = plots.calibration(tables["calibration"], last["value"], last["se"], caption)
-    if "belief" in tables and found.run.experiment.task.tokens <= _MOST_DRAWN:
+    tokens = found.run.experiment.task.tokens
+    if "belief" in tables and tables["belief"]["position"].nunique() == tokens <= _MOST_DRAWN:
         prompt = int(tables["belief"]["prompt"].min())
         words = f"{caption}; prompt {prompt}"
         drawn["beliefs-on-graph"] = plots.beliefs_on_graph(found.run.graph, tables["belief"], prompt, words)
@@ -116,7 +118,7 @@ def _measured(run: Run) -> dict[str, pd.DataFrame]:
     measures: dict[str, Callable[[], pd.DataFrame]] = {
         "resolved by level": lambda: beliefs.resolved_by_level(run.workspaces),
         "entropy by level": lambda: beliefs.entropy_by_level(run.workspaces),
-        "rounds to resolve": lambda: beliefs.rounds_to_resolve(run.workspaces),
+        "rounds to resolve": lambda: beliefs.rounds_to_resolve(_whole(run)),
         "posterior error": lambda: beliefs.posterior_error(run.workspaces, run.truths),
         "disagreement": lambda: beliefs.disagreement(run.workspaces),
         "calibration": lambda: beliefs.calibration(run.workspaces),
@@ -124,7 +126,7 @@ def _measured(run: Run) -> dict[str, pd.DataFrame]:
         "spectrum": lambda: messages.spectrum(run.messages),
         "saturation": lambda: messages.saturation(run.messages),
         "information": lambda: messages.information(
-            run.workspaces, run.rounds, given.task.tokens, given.task.prompts
+            run.workspaces, run.rounds, given.task.tokens, len(range(*run.manifest["prompts"]))
         ),
         "belief": lambda: belief_in_the_truth(run),
     }
@@ -135,6 +137,17 @@ def _measured(run: Run) -> dict[str, pd.DataFrame]:
         except (KeyError, ValueError, FileNotFoundError):  # a column or table that this trace does not keep
             continue
     return found
+
+
+def _whole(run: Run) -> pd.DataFrame:
+    """The workspaces, if all rounds are there.
+
+    Raises:
+        ValueError: if some were not kept.
+    """
+    if set(run.workspaces["round"]) != set(range(run.experiment.run.rounds + 1)):
+        raise ValueError("some rounds were not kept")
+    return run.workspaces
 
 
 def belief_in_the_truth(run: Run) -> pd.DataFrame:

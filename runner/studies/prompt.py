@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from analysis.traces.reader import Run, open_run
+from analysis.traces.schema import SCHEMAS
 from runner.config.experiment import Experiment, TraceSection
 from runner.engines.local import LocalEngine
 from runner.errors import UsageError
@@ -80,14 +81,16 @@ def _is_traced(run: Run, prompt: int) -> bool:
         return False
     if trace.get("every", 1) != 1:
         return False
-    there = run.table("workspaces", rounds=[0], prompts=[prompt], columns=["prompt"])
-    return bool(len(there))
+    there = run.table("workspaces", prompts=[prompt], positions=[0], columns=["round"])["round"]
+    return set(there) == set(range(run.experiment.run.rounds + 1))
 
 
 def _read(run: Run, prompt: int, again: bool) -> Traced:
     sends = run.experiment.run.rounds > 0
     workspaces = run.table("workspaces", prompts=[prompt])
-    messages = run.table("messages", prompts=[prompt]) if sends else pd.DataFrame()
+    messages = (
+        run.table("messages", prompts=[prompt]) if sends else pd.DataFrame(columns=SCHEMAS["messages"].names)
+    )
     old = run.manifest["schema"] < 3
     truth = pd.DataFrame({"prompt": [], "atom": []}) if old else run.table("truths", prompts=[prompt])
     return Traced(prompt, messages, workspaces, run.nodes, truth, again)

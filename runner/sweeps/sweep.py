@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +32,7 @@ from runner.source import fingerprint
 from runner.storage.arrays import SUFFIX, read_arrays, write_arrays
 from runner.storage.files import check_folder, check_name, write_table, write_text
 from runner.sweeps.point import play_point
+from runner.validate import local_place
 
 Where = Literal["ray", "local"]
 Play = Callable[[Iterable[tuple[Any, ...]]], Iterator[tuple[int, Any]]]
@@ -82,12 +85,25 @@ def sweep(
         ...     found.table[found.table["round"] == 2].set_index("channel.noise")["risk"].round(1).to_dict()
         {0.0: 0.2, 2.0: 0.7}
     """
-    started = base if isinstance(base, Experiment) else base_of(base, Path())
+    expect(
+        "base", base, (Experiment, str, PathLike, NoneType), "an experiment, or the name of a file or preset"
+    )
+    expect("out", out, (str, PathLike), "the path of a folder")
+    expect("set", set, (Mapping, NoneType), 'a dictionary of dotted keys, as {"task.tokens": 8}')
+    expect("grid", grid, (Mapping, NoneType), 'a dictionary of lists, as {"channel.bits": [2, 4]}')
+    for key, values in (grid or {}).items():
+        expect(f"grid, {key}", values, (tuple, type([]), range, np.ndarray), "a list of values")
+    expect("list", list, (tuple, type([]), NoneType), "a list of dictionaries")
+    for entry in list or ():
+        expect("list", entry, Mapping, 'dictionaries of dotted keys, as {"task.tokens": 8}')
+    expect("seeds", seeds, (tuple, type([]), range, np.ndarray), "a list of integers")
+    expect("progress", progress, (Progress, NoneType), "a Progress, or None")
+    started = base if isinstance(base, Experiment) else base_of(None if base is None else str(base), Path())
     given = {
         "set": dict(set or {}),
-        "grid": {key: tuple(values) for key, values in (grid or {}).items()},
+        "grid": {key: tuple(map(_plain, values)) for key, values in (grid or {}).items()},
         "list": tuple(dict(entry) for entry in (list or ())),
-        "seeds": tuple(seeds),
+        "seeds": tuple(map(_plain, seeds)),
         "target_se": target_se,
         "most_seeds": most_seeds,
         "on_failure": on_failure,
@@ -114,7 +130,7 @@ def play_sweep(
     if engine not in ("ray", "local"):
         raise UsageError("engine", engine, '"ray" or "local"')
     check_name(name)
-    points, folder = points_of(content, base), Path(out) / f"sweep-{name}"
+    points, folder = points_of(content, base), local_place("--out", out) / f"sweep-{name}"
     check_folder(folder / "points", "--out")
     cells = Cells(folder)
     if not resume and cells.any():
@@ -131,6 +147,11 @@ def play_sweep(
     finally:
         write_tables(folder, state)
     return open_sweep(folder)
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy as one of Python."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 class Cells:
@@ -309,6 +330,10 @@ def write_tables(folder: Place, state: State) -> None:
             prompts.append(_by_prompt(index, seed, arrays["risk"]))
     columns = ["point", *_keys(state.points), "round", "risk", "risk_se", "prompts", "seeds", "bits"]
     table = pd.DataFrame(rows, columns=[*columns, "status", "error"])
+    for key in _keys(state.points):  # "auto" beside numbers, or lists, are words in the table
+        kinds = {type(value) for value in table[key] if value is not None}
+        if (len(kinds) > 1 and not kinds <= {int, float}) or kinds & {list, tuple, dict}:
+            table[key] = [None if value is None else f"{value}" for value in table[key]]
     integers = ("round", "prompts", "seeds", "bits")
     table = table.astype({**dict.fromkeys(integers, "Int64"), "error": "string", "status": "string"})
     write_table(folder / TABLE, pa.Table.from_pandas(table, preserve_index=False))

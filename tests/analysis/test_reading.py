@@ -16,6 +16,7 @@ from agents.task import draw_tokens
 from analysis import Run, open_run, open_runs
 from analysis.errors import UnreadableError
 from analysis.traces import tables
+from analysis.traces.schema import digest_of
 from runner.built import build
 from runner.config.experiment import Experiment
 from runner.simulation.simulate import simulate
@@ -197,7 +198,7 @@ def test_a_manifest_that_states_no_sizes_is_refused(
     change: dict[str, object], run: Run, tmp_path: Path
 ) -> None:
     content = {**run.manifest, **change}
-    del content["digest"]
+    content["digest"] = digest_of(content)
     (tmp_path / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(UnreadableError, match="damaged"):
         open_run(tmp_path)
