@@ -569,13 +569,24 @@ def test_a_manifest_of_other_content_is_refused_by_its_key(
         open_run(folder)
 
 
-def test_a_run_of_the_first_release_is_read(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
+def test_a_run_of_the_first_release_is_read(tmp_path: Path) -> None:
+    """Which stated no digests."""
+    second = Path(__file__).parents[1] / "golden" / "schema-2"
+    first = shutil.copytree(second, tmp_path / "run")
+    content = json.loads((first / "manifest.json").read_text())
+    del content["tables"], content["digest"]
+    (first / "manifest.json").write_text(json.dumps({**content, "schema": 1}))
+    for name in ("messages", "workspaces", "prompts", "rounds"):
+        pd.testing.assert_frame_equal(getattr(open_run(first), name), getattr(open_run(second), name))
+
+
+def test_a_manifest_of_this_schema_without_its_digest_is_refused(folder: Path) -> None:
     path = folder / "manifest.json"
     content = json.loads(path.read_text())
-    del content["tables"], content["digest"]
+    del content["digest"]
     path.write_text(json.dumps(content))
-    for name, frame in read_all(open_run(folder)).items():
-        pd.testing.assert_frame_equal(frame, tables[name])
+    with pytest.raises(UnreadableError, match="was changed"):
+        open_run(folder)
 
 
 ONE, TWO = (f"messages/{part_name(0, round)}" for round in (1, 2))
