@@ -46,6 +46,7 @@ def resume(
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> from runner import Experiment, simulate
         >>> experiment = Experiment().with_values({"task.prompts": 60, "task.tokens": 8, "run.batch": 20})
         >>> def stop(prompts: range, round: int) -> None:

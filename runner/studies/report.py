@@ -20,11 +20,12 @@ from runner.studies.prompt import Traced, trace_of
 _MOST_EXPLORED = 20_000  # tokens of a graph that is drawn
 
 
-def report(places: Sequence[Place]) -> str:
+def report(places: Sequence[Place], theory: bool = True) -> str:
     """One self-contained HTML page of runs, sweeps and studies.
 
     Args:
         places: their folders.
+        theory: predict the risk of runs beside what agents made.
 
     Raises:
         UsageError: if one is neither.
@@ -41,7 +42,7 @@ def report(places: Sequence[Place]) -> str:
     sections = []
     for where in places:
         if (where / "manifest.json").is_file():
-            sections += of_run(open_run(where), titled=len(places) > 1)
+            sections += of_run(open_run(where), titled=len(places) > 1, theory=theory)
         elif (where / SWEEP).is_file():
             sections += of_sweep(open_sweep(where), titled=len(places) > 1)
         elif (where / "verdict.txt").is_file() and not isinstance(where, Location):
@@ -58,13 +59,13 @@ def write_report(folder: Path) -> Path:
     runs = sorted(path.parent for path in folder.glob("*/manifest.json"))
     traced = [run for run in runs if open_run(run).experiment.run.trace in ("sampled", "full")]
     path = folder / "report.html"
-    write_text(path, report([folder, *traced[:1]]))
+    write_text(path, report([folder, *traced[:1]], theory=False))  # the study has its own
     return path
 
 
-def of_run(run: Run, titled: bool) -> list[str]:
+def of_run(run: Run, titled: bool, theory: bool = True) -> list[str]:
     """The sections of a run."""
-    found = overview(run)
+    found = overview(run, theory)
     sections = [page.heading(run.folder.name)] if titled else []
     sections.append(page.words(verdict(found), found.caption))
     sections.append(page.table("Risk by round", _beside(found.risk), opened=True))
