@@ -13,6 +13,7 @@ from typing import Any
 from runner.config.experiment import Experiment
 from runner.engines import Engine
 from runner.engines.local import LocalEngine
+from runner.errors import RunError
 from runner.simulation.resume import resume
 from runner.simulation.simulate import open_engine, simulate
 
@@ -41,4 +42,10 @@ def main(address: str | None, out: str, settings: dict[str, Any], stopped: str |
 
 
 if __name__ == "__main__":
-    main(**json.loads(sys.argv[1]))
+    try:
+        main(**json.loads(sys.argv[1]))
+    except (
+        RunError
+    ) as failure:  # as the command line does: Ray's own hook would ask a cluster that may be gone
+        print(failure, file=sys.stderr, flush=True)
+        sys.exit(1)

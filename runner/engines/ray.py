@@ -178,6 +178,7 @@ class RayEngine:
         expect("address", address, (str, NoneType), 'that of a running Ray cluster, "host:port", or None')
         self.tokens_per_actor = tokens_per_actor
         self._owned = connect(address, folder)
+        self._head = str(ray.get_runtime_context().gcs_address)
         self._display = progress
         self.actors: list[Any] = []
         self.hub: Any = None
@@ -225,7 +226,7 @@ class RayEngine:
         Raises:
             RunError: if it does not answer, several times in a row.
         """
-        host, _, port = str(ray.get_runtime_context().gcs_address).rpartition(":")
+        host, _, port = self._head.rpartition(":")
         for attempt in range(_KNOCKS):
             try:
                 socket.create_connection((host, int(port)), timeout=_GRACE).close()
