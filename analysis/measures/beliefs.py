@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from analysis.statistics import by_prompt
-from analysis.traces.schema import group_of
+from analysis.traces.schema import numbered_columns
 
 _LEAST = 2.0**-126  # probability that single precision holds in full
 _BINS = 10
@@ -119,7 +119,7 @@ def disagreement(workspaces: pd.DataFrame) -> pd.DataFrame:
     Returns:
         round, value, se, prompts; no rows for a single token.
     """
-    names = [name for name in workspaces if group_of(str(name)) == "estimate"]
+    names = numbered_columns(workspaces, "estimate")
     tokens = workspaces.groupby(["round", "prompt"])[names]
     spread = 2.0 * tokens.var(ddof=1).sum(axis=1, min_count=1)
     return by_prompt(spread.rename("spread").reset_index(), ["round"], "spread")
@@ -172,11 +172,11 @@ def calibration_slope(workspaces: pd.DataFrame) -> pd.DataFrame:
 
 def _columns(frame: pd.DataFrame, group: str) -> Float[np.ndarray, "rows columns"]:
     """The numbered columns of a group."""
-    return frame[[name for name in frame if group_of(str(name)) == group and name != group]].to_numpy(float)
+    return frame[numbered_columns(frame, group)].to_numpy(float)
 
 
 def _long(frame: pd.DataFrame, group: str) -> pd.DataFrame:
     """A row for each level: round, position, prompt, level, and the group's value."""
-    names = [str(name) for name in frame if group_of(str(name)) == group]
+    names = numbered_columns(frame, group)
     long = frame.melt(["round", "position", "prompt"], names, "level", group)
     return long.assign(level=long["level"].str.rpartition("_")[2].astype("int64"))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.statistics import by_prompt
-from analysis.traces.schema import group_of
+from analysis.traces.schema import numbered_columns
 
 
 def spectrum(messages: pd.DataFrame) -> pd.DataFrame:
@@ -49,7 +49,7 @@ def information(workspaces: pd.DataFrame, rounds: pd.DataFrame, tokens: int, pro
     Returns:
         round, value (bits gained), se, prompts, sent (bits a token), per_bit (bits gained for each bit sent).
     """
-    names = [str(name) for name in workspaces if group_of(str(name)) == "entropy"]
+    names = numbered_columns(workspaces, "entropy")
     if not names:
         return pd.DataFrame({"round": [], "value": [], "se": [], "prompts": [], "sent": [], "per_bit": []})
     keys = ["position", "prompt"]

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from analysis.plots.graph import layout
 from analysis.report.replay import steps
-from analysis.traces.schema import group_of
+from analysis.traces.schema import numbered_columns
 
 _ASSETS = Path(__file__).with_name("assets")
 _MOST_ROWS = 400  # of a table
@@ -130,7 +130,7 @@ def explorer(
     plain.add_nodes_from(range(size))
     place = {name: index for index, name in enumerate(names)}
     plain.add_edges_from((place[a], place[b]) for a, b in graph.edges if a in place and b in place)
-    levels = 0 if atoms is None else sum(group_of(str(name)) == "branch" for name in atoms)
+    levels = 0 if atoms is None else len(numbered_columns(atoms, "branch"))
     numbered = [f"branch_{level}" for level in range(1, levels + 1)]
     branches = [] if atoms is None else atoms[numbered].to_numpy().tolist()
     drawn = layout(plain).places
@@ -143,7 +143,7 @@ def explorer(
         atom = int(truth["atom"].iloc[0]) if len(truth) else None
         rounds = [[_token(row) for row in part.to_dict("records")] for part in found.values()]
         prompts.append({"prompt": prompt, "true_atom": atom, "rounds": rounds})
-    right = sum(group_of(str(name)) == "correct" for name in traces[0][2])
+    right = len(numbered_columns(traces[0][2], "correct"))
     content = {
         "names": names,
         "places": np.round(drawn, 3).tolist(),
@@ -191,7 +191,7 @@ or choose one with the arrow keys, to see whom it hears and what is said.</p>
 
 
 def _token(row: Mapping[Any, Any]) -> dict[str, Any]:
-    belief = [value for key, value in row.items() if group_of(str(key)) == "belief"]
+    belief = [row[name] for name in numbered_columns(row, "belief")]
     known = bool(belief) and not any(pd.isna(value) for value in belief)
     return {
         "asked": row["asked"] if isinstance(row["asked"], str) else None,

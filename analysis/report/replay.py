@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.report.tables import Display
-from analysis.traces.schema import group_of
+from analysis.traces.schema import numbered_columns
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _SEEN = 0.02  # probability from which a bar is drawn
@@ -41,10 +41,9 @@ def steps(
         }
     )
     names = nodes.set_index("position")["name"]
-    columns = [str(name) for name in mine]
-    levels = [name for name in columns if group_of(name) == "correct"]
-    entropies = [name for name in columns if group_of(name) == "entropy"]
-    beliefs = [name for name in columns if group_of(name) == "belief" and name != "belief"]
+    levels = numbered_columns(mine, "correct")
+    entropies = numbered_columns(mine, "entropy")
+    beliefs = numbered_columns(mine, "belief")
     found = {}
     for index, part in mine.sort_values(["round", "position"]).groupby("round"):
         keys = pd.MultiIndex.from_product([[index], part["position"]])
@@ -69,7 +68,7 @@ def display(index: int, table: pd.DataFrame, levels: int) -> Display:
         levels: D.
     """
     shown = table.head(MOST_SHOWN)
-    beliefs = [str(name) for name in shown if group_of(str(name)) == "belief"]
+    beliefs = numbered_columns(shown, "belief")
     cells: dict[str, list[str]] = {"token": shown["name"].astype(str).tolist()}
     if index:
         cells["asked"] = shown["asked"].fillna("-").astype(str).tolist()

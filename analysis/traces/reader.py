@@ -67,6 +67,11 @@ class Run:
         """Whether the run came to its end."""
         return bool(self.manifest["status"] == "complete")
 
+    @property
+    def needs_objects(self) -> bool:
+        """Whether objects were handed in that are not stored: it cannot be played again without them."""
+        return any(self.manifest.get(key) for key in ("handed_in", "nodes", "weights"))
+
     @cached_property
     def messages(self) -> pd.DataFrame:
         """round, sender, prompt, channel, code, value, wire (integer), clipped, bits; the round is

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -159,6 +159,20 @@ def group_of(column: str) -> str:
         ('estimate', 'bits')
     """
     return _NUMBER.sub("", column)
+
+
+def numbered_columns(columns: Iterable[Hashable], group: str) -> list[str]:
+    """The numbered columns of a group, in their order.
+
+    Args:
+        columns: names, or a frame.
+        group: their name without a number.
+
+    Example:
+        >>> numbered_columns(["round", "entropy_1", "entropy_2", "error"], "entropy")
+        ['entropy_1', 'entropy_2']
+    """
+    return [name for name in map(str, columns) if name != group and group_of(name) == group]
 
 
 class TableDigest:

@@ -44,6 +44,11 @@ class Sweep:
         (done, failed, missing), error. Of a point that failed there is one row, without numbers."""
         return self._read(TABLE)
 
+    @property
+    def last(self) -> pd.DataFrame:
+        """The row of each point's last round; of a point that failed its one row."""
+        return self.table.sort_values("round").groupby("point").tail(1).sort_values("point")
+
     @cached_property
     def prompts(self) -> pd.DataFrame:
         """point, seed, round, prompt, risk: the last round's alone where the sweep says so."""

@@ -127,7 +127,7 @@ def intervene(
 
     with answering(as_json) as answer:
         run = stored(folder)
-        if run.manifest.get("handed_in") or run.manifest.get("nodes") or run.manifest.get("weights"):
+        if run.needs_objects:
             possible = (
                 "a run without objects handed in: they are not stored; runner.studies.intervene takes them"
             )

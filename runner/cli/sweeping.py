@@ -56,7 +56,6 @@ def sweep(
             ray_folder=ray_folder,
             progress=Progress(),
         )
-        last = found.table.sort_values("round").groupby("point").tail(1).sort_values("point")
         points: list[dict[str, Any]] = [
             {
                 **{key: row[key] for key in found.keys},
@@ -66,7 +65,7 @@ def sweep(
                 "status": row["status"],
                 "error": row["error"] if isinstance(row["error"], str) else None,
             }
-            for row in last.to_dict("records")
+            for row in found.last.to_dict("records")
         ]
         answer({"sweep": str(found.folder), "points": points}, partial(print_sweep, found, points))
     failed = sum(point["status"] != "done" for point in points)

@@ -103,7 +103,7 @@ def figures(found: Overview) -> dict[str, Figure]:
 def _theory(run: Run) -> pd.DataFrame:
     """What theory predicts; no rows where there is none, or objects were handed in that are not stored."""
     nothing = pd.DataFrame({"source": [], "round": [], "risk": [], "risk_se": []})
-    if run.manifest.get("handed_in") or run.manifest.get("nodes"):
+    if run.needs_objects:
         return nothing
     try:
         experiment = Experiment.model_validate(run.manifest["experiment"])

@@ -57,7 +57,7 @@ def trace_of(run: Run, prompt: int) -> Traced:
         raise UsageError("--prompt", prompt, f"{first} to {stop - 1}, which the run has")
     if _is_traced(run, prompt):
         return _read(run, prompt, again=False)
-    if run.manifest.get("handed_in") or run.manifest.get("nodes") or run.manifest.get("weights"):
+    if run.needs_objects:
         possible = "a prompt that was traced; this one is not, and objects were handed in that are not stored"
         raise UsageError("--prompt", prompt, possible)
     if run.manifest["code"] != fingerprint():

@@ -87,8 +87,7 @@ def of_run(run: Run, titled: bool, theory: bool = True) -> list[str]:
 
 def of_sweep(sweep: Sweep, titled: bool) -> list[str]:
     """The sections of a sweep."""
-    table = sweep.table
-    last = table.sort_values("round").groupby("point").tail(1).sort_values("point")
+    last = sweep.last
     ends = last[last["status"] == "done"].sort_values("risk").to_dict("records")
     sentence = f"{len(ends)} of {len(last)} points are done"
     for name, row in (("lowest", ends[0]), ("highest", ends[-1])) if ends else ():
@@ -100,7 +99,7 @@ def of_sweep(sweep: Sweep, titled: bool) -> list[str]:
             sentence + ".", f"varies {', '.join(sweep.keys)}; seeds {sweep.manifest['sweep']['seeds']}"
         ),
         page.table("Risk after the last round", last, opened=True),
-        page.table("Risk by round", table),
+        page.table("Risk by round", sweep.table),
     ]
 
 
