@@ -14,8 +14,8 @@ Kernel = tuple[KernelManager, BlockingKernelClient]
 
 SETUP = """
 from runner import Experiment, RayEngine, simulate
-def risks(tokens, prompts=50, **more):
-    values = {"task.tokens": tokens, "task.prompts": prompts, "run.engine": "ray", "run.batch": 50}
+def risks(tokens, prompts=50, on="ray", **more):
+    values = {"task.tokens": tokens, "task.prompts": prompts, "run.engine": on, "run.batch": 50}
     return simulate(Experiment().with_values(values), **more).risk.round(6).tolist()
 """
 
@@ -67,9 +67,7 @@ def test_a_run_on_ray_that_is_interrupted_leaves_the_next_one_clean(kernel: Kern
         while (reply := client.get_shell_msg(timeout=60))["parent_header"].get("msg_id") != long:
             pass
         assert reply["content"]["ename"] == "KeyboardInterrupt"
-        began = time.monotonic()
-        assert said(client, f"print(risks(6{engine}) == risks(6, engine=None))").strip() == "True"
-        assert time.monotonic() - began < 60
+        assert said(client, f"print(risks(6{engine}) == risks(6, on='local'))").strip() == "True"
     said(client, "kept.close()")
     assert not psutil.wait_procs(actors(manager), timeout=20)[1]
 
@@ -88,7 +86,7 @@ def test_a_kernel_that_is_restarted_runs_on_ray_again(kernel: Kernel) -> None:
 
 @pytest.mark.slow
 def test_a_notebook_runs_from_top_to_bottom() -> None:
-    cells = [SETUP, "print(risks(3) == risks(3, engine=None))"]
+    cells = [SETUP, "print(risks(3) == risks(3, on='local'))"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     assert notebook.cells[1].outputs[0]["text"] == "True\n"
