@@ -137,6 +137,7 @@ def step(
     aggregate: Aggregate | None,
     round: int,
     detail: bool = False,
+    heard: Channel | None = None,
 ) -> Step:
     """Finish round `round` and begin the next.
 
@@ -148,13 +149,14 @@ def step(
         aggregate: integer sums of what the block heard in this round; None in round 0.
         round: 0 starts the workspace, 1..L absorb a field.
         detail: report the workspaces too.
+        heard: channel over which the messages of this round came; None for the system's.
     """
     policy, channel = system.policy, system.channel
     effective = np.empty((0, len(block.prompts)))
     if sent is None or aggregate is None:
         state = policy.start(block.tokens)
     else:
-        field = _listen(channel, sent, aggregate)
+        field = _listen(heard or channel, sent, aggregate)
         state = policy.absorb(state, field, round)
         effective = fold(field.effective) / channel.channels
     outgoing, clipped, scalars = None, np.empty((0, channel.channels, len(block.prompts)), dtype=bool), 0

@@ -14,7 +14,7 @@ from agents.channel import Field, Message
 from agents.policies.base import Checked, Mistake, Policy
 from agents.task import TokenView
 
-Kind = Literal["silent", "constant", "flipped", "random"]
+Kind = Literal["silent", "constant", "flipped", "random", "adversarial"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,8 @@ class Corrupted:
 
     `silent` sends nothing; `constant` sends the size; `flipped` the message with the other sign, times the
     size; `random` the size times a coordinate of the token's own input, which is standard normal and says
-    nothing of w. The channel clips all of them. Codes are those that the policy asks.
+    nothing of w; `adversarial` the size with the sign that the message has not. The channel clips all of
+    them. Codes are those that the policy asks.
 
     Attributes:
         policy: the rule of the tokens.
@@ -102,6 +103,8 @@ class Corrupted:
             values[rows] = self.size
         elif self.kind == "flipped":
             values[rows] *= -self.size
+        elif self.kind == "adversarial":
+            values[rows] = np.where(values[rows] < 0, self.size, -self.size)
         else:
             coordinate = (round - 1) % tokens.inputs.shape[1]
             values[rows] = self.size * tokens.inputs[rows, coordinate][:, None]

@@ -30,6 +30,7 @@ _MOST_NAMED = 40  # tokens; the names of more would cover each other
 _LONGEST_NAME = 16  # letters
 
 Places = Float[np.ndarray, "N 2"]
+Link = Float[np.ndarray, "_ 2"]  # points along it
 
 
 class Drawing(NamedTuple):
@@ -139,6 +140,31 @@ def layout(graph: Graph) -> Drawing:
     return Drawing(np.array([placed[node] for node in range(size)]))
 
 
+def links_of(graph: Graph) -> tuple[Places, list[Link]]:
+    """Where each token is drawn, and the points along each link.
+
+    Args:
+        graph: on the nodes 0..N-1.
+
+    Example:
+        >>> from topology.families import Family, star
+        >>> places, links = links_of(star(Family(5)))
+        >>> len(places), len(links)
+        (5, 4)
+    """
+    places, curve = layout(graph)
+    step = _neighbouring(places)
+    drawn = {(min(edge), max(edge)) for edge in graph.edges if edge[0] != edge[1]}
+    return places, [_run(places[a], places[b], curve, step) for a, b in sorted(drawn)]
+
+
+def _neighbouring(places: Places) -> float:
+    """Distance of tokens that are drawn side by side."""
+    if len(places) < 2:
+        return float(max(0.5, np.ptp(places, axis=0).max() / 2))
+    return float(np.quantile(np.asarray(KDTree(places).query(places, k=2)[0])[:, 1], 0.1))
+
+
 def _circle(size: int) -> Places:
     angle = 2 * np.pi * np.arange(size) / size
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -182,7 +208,7 @@ def _is_ring_like(links: "nx.Graph[int]") -> bool:
     return (near - chance) / (1 - chance) > 0.6
 
 
-def _run(start: Float[np.ndarray, "2"], end: Float[np.ndarray, "2"], curve: str, step: float) -> Places:
+def _run(start: Float[np.ndarray, "2"], end: Float[np.ndarray, "2"], curve: str, step: float) -> Link:
     """The points along a link; `step` is the distance of neighbours on the circle."""
     if curve == "straight":
         return np.stack([start, end])
@@ -197,7 +223,7 @@ def _run(start: Float[np.ndarray, "2"], end: Float[np.ndarray, "2"], curve: str,
     return (1 - along) ** 2 * start + 2 * along * (1 - along) * control + along**2 * end
 
 
-def _opacity(lines: list[Places]) -> Float[np.ndarray, " links"]:
+def _opacity(lines: list[Link]) -> Float[np.ndarray, " links"]:
     """The clearer a link, the more others run where it runs: a bundle is grey, and a lone bridge is seen."""
     middles = np.array([line.mean(axis=0) for line in lines])
     near = 0.07 * np.ptp(np.concatenate(lines), axis=0).max()
@@ -218,11 +244,9 @@ def _draw_nodes(
     axis: Axes, graph: Graph, reached: Float[np.ndarray, " N"], norm: LogNorm, labels: Sequence[str]
 ) -> None:
     places, curve = layout(graph)
-    size = len(places)
     middle = (places.max(axis=0) + places.min(axis=0)) / 2
     half = max(0.5, float((places.max(axis=0) - places.min(axis=0)).max()) / 2)
-    distances = np.asarray(KDTree(places).query(places, k=2)[0])[:, 1] if size > 1 else np.array([half])
-    step = float(np.quantile(distances, 0.1))
+    step = _neighbouring(places)
     diameter = float(np.clip(0.75 * step / (2 * half) * _PANEL, 2.5, 15))  # of a node, in points
     mutual = [(a, b) for a, b in graph.edges if a < b and graph.has_edge(b, a)]
     single = [(a, b) for a, b in graph.edges if not graph.has_edge(b, a)]

@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from analysis.plots.graph import layout
+from analysis.plots.graph import Link, links_of
 from analysis.plots.style import (
     BLUE,
     CELLS,
@@ -193,25 +193,16 @@ def beliefs_on_graph(graph: "nx.DiGraph[str]", workspaces: pd.DataFrame, prompt:
     Raises:
         ValueError: if there are too many tokens to be seen.
     """
-    if len(graph) > _MOST_TOKENS:
-        raise ValueError(f"a figure shows up to {_MOST_TOKENS} tokens in each round; got {len(graph):,}")
+    picture = _Picture(graph)
     one = workspaces[workspaces["prompt"] == prompt]
-    rounds = sorted(one["round"].unique())
-    order = {name: index for index, name in enumerate(graph)}
-    plain: nx.DiGraph[int] = nx.DiGraph()
-    plain.add_nodes_from(range(len(order)))
-    plain.add_edges_from((order[one], order[other]) for one, other in graph.edges)
-    drawn = layout(plain)
-    lines = [(drawn.places[a], drawn.places[b]) for a, b in plain.edges]
+    rounds = sorted(one["round"].unique().tolist())
     rows = -(-len(rounds) // _ACROSS)
     across = min(_ACROSS, len(rounds))
     with drawing(2.3 * across + 0.9, 2.4 * rows + 0.5, caption) as figure:
         axes = figure.subplots(rows, across, squeeze=False)
         image = None
         for axis, index in zip(axes.flat, rounds, strict=False):
-            true = one[one["round"] == index].sort_values("position")["true"]
-            image = _tokens(axis, drawn.places, lines, true.to_numpy(float))
-            axis.set_title(f"round {index}", loc="left", fontsize=9)
+            image = picture.draw(axis, one, index)
         for axis in axes.flat:
             axis.set_axis_off()
         if image is not None:
@@ -220,9 +211,56 @@ def beliefs_on_graph(graph: "nx.DiGraph[str]", workspaces: pd.DataFrame, prompt:
     return figure
 
 
-def _tokens(
-    axis: Axes, places: np.ndarray, lines: list[tuple[np.ndarray, np.ndarray]], values: np.ndarray
-) -> PathCollection:
+def beliefs_by_round(
+    graph: "nx.DiGraph[str]", workspaces: pd.DataFrame, prompt: int, caption: str
+) -> list[Figure]:
+    """The same, one figure for each round: the pictures of an animation.
+
+    Args:
+        graph: of the run.
+        workspaces: the table of the run, with a column `true`: the belief in the true atom.
+        prompt: which prompt.
+        caption: what was run.
+
+    Raises:
+        ValueError: if there are too many tokens to be seen.
+    """
+    picture, figures = _Picture(graph), []
+    one = workspaces[workspaces["prompt"] == prompt]
+    for index in sorted(one["round"].unique().tolist()):
+        with drawing(5.6, 4.9, caption) as figure:
+            axis = figure.subplots()
+            bar = figure.colorbar(picture.draw(axis, one, index), ax=axis, shrink=0.8)
+            bar.set_label("belief in the truth")
+            axis.set_axis_off()
+        figures.append(figure)
+    return figures
+
+
+class _Picture:
+    """A graph whose tokens are coloured round after round.
+
+    Raises:
+        ValueError: if there are too many tokens to be seen.
+    """
+
+    def __init__(self, graph: "nx.DiGraph[str]") -> None:
+        if len(graph) > _MOST_TOKENS:
+            raise ValueError(f"a figure shows up to {_MOST_TOKENS} tokens in each round; got {len(graph):,}")
+        order = {name: index for index, name in enumerate(graph)}
+        plain: nx.DiGraph[int] = nx.DiGraph()
+        plain.add_nodes_from(range(len(order)))
+        plain.add_edges_from((order[one], order[other]) for one, other in graph.edges)
+        self._places, self._links = links_of(plain)
+
+    def draw(self, axis: Axes, workspaces: pd.DataFrame, index: int) -> PathCollection:
+        """The tokens of one prompt after one round."""
+        axis.set_title(f"round {index}", loc="left", fontsize=9)
+        true = workspaces[workspaces["round"] == index].sort_values("position")["true"]
+        return _tokens(axis, self._places, self._links, true.to_numpy(float))
+
+
+def _tokens(axis: Axes, places: np.ndarray, lines: list[Link], values: np.ndarray) -> PathCollection:
     faint = float(np.clip(30 / max(1, len(lines)), 0.04, 0.6))
     axis.add_collection(LineCollection(lines, colors=INK, linewidths=0.6, alpha=faint, zorder=1))
     size = float(np.clip(900 / len(places), 6, 70))

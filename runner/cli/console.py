@@ -146,16 +146,26 @@ def print_replay(
         print_table(replay.display(index, table, levels))
 
 
-def print_interventions(found: pd.DataFrame, tokens: list[int], kind: str) -> None:
+def print_edges(found: pd.DataFrame, reader: int) -> None:
+    """The messages that moved a reader most."""
+    most = found.head(15)
+    cells = {name: most[name].astype(str).tolist() for name in ("round", "sender", "receiver")}
+    cells["estimate moved by"] = [
+        f"{row['moved']:.4f}±{row['moved_se']:.4f}" for row in most.to_dict("records")
+    ]
+    print_table(
+        Display(f"messages without which token {reader} believes something else", pd.DataFrame(cells))
+    )
+
+
+def print_interventions(found: pd.DataFrame, tokens: list[int], what: str) -> None:
     """Risk of the others by round, and how far their estimates moved; then the readers that moved most."""
     others = found[~found["position"].isin(tokens)]
     means = others.groupby("round")[["risk", "value", "moved"]].mean()
     cells = {"round": [str(index) for index in means.index]}
     for name, heading in (("risk", "risk"), ("value", "change of risk"), ("moved", "estimates moved by")):
         cells[heading] = [f"{value:+.4f}" if name == "value" else f"{value:.4f}" for value in means[name]]
-    print_table(
-        Display(f"tokens {', '.join(map(str, tokens))} {kind}: mean over the others", pd.DataFrame(cells))
-    )
+    print_table(Display(f"{what}: mean over all{' others' if tokens else ' tokens'}", pd.DataFrame(cells)))
     last = others[others["round"] == others["round"].max()].nlargest(8, "moved")
     rows = {
         "token": last["position"].astype(str).tolist(),

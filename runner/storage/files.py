@@ -5,8 +5,9 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, overload
 
@@ -186,6 +187,33 @@ def write_text(path: Place, text: str) -> None:
     """
     with fresh_file(path) as file:
         file.write(text.encode())
+
+
+def write_animation(figures: Sequence[Any], folder: Path, name: str, seconds: float = 1.0) -> Path:
+    """Write `name`.gif, one picture for each figure, into a folder; returns its path.
+
+    Args:
+        figures: of matplotlib, of one size.
+        folder: that exists.
+        name: without an ending.
+        seconds: that each is shown; the last one three times as long.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    from PIL import Image
+
+    pictures = []
+    for figure in figures:
+        with BytesIO() as drawn:
+            figure.savefig(drawn, format="png", dpi=110, facecolor="white")
+            pictures.append(Image.open(drawn).convert("RGB").quantize(256))
+    times = [round(1000 * seconds)] * (len(pictures) - 1) + [round(3000 * seconds)]
+    with fresh_file(folder / f"{name}.gif") as file:
+        pictures[0].save(
+            file, format="gif", save_all=True, append_images=pictures[1:], duration=times, loop=0
+        )
+    return folder / f"{name}.gif"
 
 
 def write_figure(figure: Any, folder: Path, name: str) -> Path:

@@ -1,6 +1,6 @@
-"""What changes if some tokens are silenced or corrupted: the experiment played again, paired by prompt."""
+"""What changes if tokens, edges, workspaces or bits are altered: played again, paired by prompt."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -10,50 +10,62 @@ from jaxtyping import Float
 
 from agents.policies.base import Policy
 from agents.policies.corrupted import Corrupted, Kind
+from agents.policies.intervened import Intervened, Patch
 from agents.policies.learned import Learned
 from analysis.statistics import Estimate, columns, mean_over_prompts, paired_difference
 from runner.built import Built, build
 from runner.config.experiment import Experiment
 from runner.engines import Engine
+from runner.engines.altered import AlteredEngine, Edge
 from runner.engines.local import LocalEngine
 from runner.errors import UsageError, nearest
 from runner.simulation.simulate import batch_size
 from runner.storage.manifest import Batches
 from runner.validate import validate_policy
 
+KINDS = (*get_args(Kind), "patched")
 _MOST_NUMBERS = 2**27  # estimates that are held at once, of both runs
+_MOST_EDGES = 5_000  # times that a round of messages is played again for one reader
 
 
 def intervene(
     experiment: Experiment | Built,
-    tokens: Iterable[int],
+    tokens: Iterable[int] = (),
     kind: str = "silent",
-    size: float = 1.0,
+    size: float | None = None,
     *,
+    edges: Iterable[Edge] = (),
     rounds: Iterable[int] | None = None,
+    trim: float = 0.0,
+    bits: Mapping[int, int] | None = None,
     learned: Learned | None = None,
     engine: Engine | None = None,
 ) -> pd.DataFrame:
-    """Play an experiment twice, the second time with corrupted tokens; differences by round and reader.
+    """Play an experiment twice, the second time altered; differences by round and reader.
 
-    The same prompts, noise and messages of all others: what differs is the influence of those tokens, exact
-    to the last bit.
+    The same prompts, noise and messages of all others: what differs is the influence of what is altered,
+    exact to the last bit. Agents do not know of it: they ask, and read, as they had planned.
 
     Args:
         experiment: what is run, as it is or built.
-        tokens: positions that are corrupted.
-        kind: silent, constant, flipped or random; see `agents.policies.corrupted`.
-        size: of what they say instead.
-        rounds: in which they are corrupted; all if left out.
+        tokens: positions whose messages are other ones, or, `patched`, whose workspaces after the one round
+            that is named are those of the next prompt at the same position.
+        kind: silent, constant, flipped, random or adversarial (see `agents.policies.corrupted`), or patched.
+        size: of what they say instead; by default 1, of adversarial ones the clip of the channel.
+        edges: pairs (sender, receiver) on which messages are silent, or, patched, those of the next prompt.
+        rounds: in which tokens or edges are altered; all if left out.
+        trim: share of the messages about a code that each token leaves out of its mean, at either end.
+        bits: bits of a scalar in a round and those that follow it, by round.
         learned: weights of a learned policy.
-        engine: where it is played.
+        engine: where it is played; edges, trim and bits in this process.
 
     Returns:
-        round, position, risk (as it was), value (risk with corrupted tokens less risk as it was), se, moved
+        round, position, risk (as it was), value (risk when altered less risk as it was), se, moved
         (|w_i' - w_i|^2 / E|w|^2, mean over prompts) and moved_se.
 
     Raises:
-        UsageError: if there are no such tokens, kinds or rounds; or if more numbers were held than fit.
+        UsageError: if there are no such tokens, edges, kinds or rounds, or nothing is altered; or if more
+            numbers were held than fit.
 
     Example:
         >>> small = {"task.prompts": 50, "task.tokens": 6, "graph.kind": "path", "run.rounds": 2}
@@ -61,35 +73,128 @@ def intervene(
         >>> reached = found[found["moved"] > 0].groupby("round")["position"].max().to_dict()
         >>> reached                                     # by one step in each round
         {1: 1, 2: 2}
+        >>> cut = intervene(Experiment().with_values(small), edges=[(0, 1)], rounds=[2])
+        >>> cut[cut["moved"] > 0][["round", "position"]].values.tolist()
+        [[2, 1]]
     """
     built = experiment if isinstance(experiment, Built) else build(experiment)
     if learned is not None:
         built = built.with_weights(learned)
+    _check_size(built)
+    places, pairs, when = list(tokens), tuple(edges), None if rounds is None else tuple(rounds)
+    if kind not in KINDS:
+        raise UsageError("kind", kind, ", ".join(KINDS), nearest(kind, KINDS))
+    if pairs and (places or kind not in ("silent", "patched")):
+        given = "tokens too" if places else kind
+        raise UsageError("edges", given, "edges alone, and silent or patched")
+    if not (places or pairs or trim or bits):
+        raise UsageError("tokens", places, "one or more tokens or edges, a trimmed share, or bits of a round")
+    altered = AlteredEngine(pairs, when if pairs else None, int(kind == "patched"), trim, bits)
+    on_the_way = bool(pairs or trim or bits)
+    if on_the_way and engine is not None:
+        raise UsageError("engine", engine.name, "left out: edges, trim and bits are altered in this process")
+    policy = _altered(built, places, kind, size, when) if places else built.policy
+    playing = engine or LocalEngine()
+    together = kind == "patched"  # the next prompt must be among those that are played together
+    before = _played(built, built.policy, playing, together)
+    after = _played(built, policy, altered if on_the_way else playing, together)
+    return _compared(before, after, built.prior.power())
+
+
+def edge_influence(experiment: Experiment | Built, reader: int) -> pd.DataFrame:
+    """Which messages, on which edges and in which rounds, moved the last estimate of one token.
+
+    Each edge that lies within reach is silenced in each round by itself, and all that follows played again.
+
+    Args:
+        experiment: what is run, as it is or built.
+        reader: position whose estimate after the last round is looked at.
+
+    Returns:
+        round, sender, receiver, moved (|w_i' - w_i|^2 / E|w|^2, mean over prompts), moved_se; largest first.
+
+    Raises:
+        UsageError: if there is no such reader, or there are more edges and rounds than can be played again.
+
+    Example:
+        >>> small = {"task.prompts": 50, "task.tokens": 6, "graph.kind": "path", "run.rounds": 2}
+        >>> found = edge_influence(Experiment().with_values(small), reader=0)
+        >>> sorted(found[["round", "sender", "receiver"]].values.tolist())
+        [[1, 0, 0], [1, 0, 1], [1, 1, 0], [1, 1, 1], [1, 2, 1], [2, 0, 0], [2, 1, 0]]
+    """
+    built = experiment if isinstance(experiment, Built) else build(experiment)
+    _check_size(built)
+    if not 0 <= reader < built.mixing.tokens:
+        raise UsageError("reader", reader, f"a position from 0 to {built.mixing.tokens - 1}")
+    tried = _within_reach(built, reader)
+    if len(tried) > _MOST_EDGES:
+        possible = (
+            f"{_MOST_EDGES:,} messages or fewer that can reach the reader; these are {len(tried):,}: take a "
+            "sparser graph or fewer rounds"
+        )
+        raise UsageError("reader", reader, possible)
+    clean = _played(built, built.policy, LocalEngine())[1][-1, reader]
+    rows = []
+    for round, edge in tried:
+        cut = _played(built, built.policy, AlteredEngine((edge,), (round,)))[1][-1, reader]
+        moved = mean_over_prompts(((cut - clean) ** 2).sum(axis=0) / built.prior.power())
+        row = {"round": round, "sender": edge[0], "receiver": edge[1]}
+        rows.append({**row, **columns(moved=moved)})
+    order = ["moved", "round", "sender", "receiver"]
+    found = pd.DataFrame(rows, columns=["round", "sender", "receiver", "moved", "moved_se"])
+    return found.sort_values(order, ascending=[False, True, True, True], ignore_index=True)
+
+
+def _within_reach(built: Built, reader: int) -> list[tuple[int, Edge]]:
+    """Rounds and edges whose messages can reach the reader by the last round, own messages among them."""
+    weights = built.mixing.weights
+    hears, listeners = [], {reader}
+    for round in range(built.system.rounds, 0, -1):
+        senders = set()
+        for receiver in sorted(listeners):
+            row = 0 if built.mixing.is_shared else receiver
+            heard = weights.indices[weights.indptr[row] : weights.indptr[row + 1]].tolist()
+            hears += [(round, (sender, receiver)) for sender in heard]
+            senders.update(heard)
+        listeners = senders
+    return hears
+
+
+def _altered(
+    built: Built, places: list[int], kind: str, size: float | None, rounds: tuple[int, ...] | None
+) -> Policy[Any]:
+    """The policy with other messages, or other workspaces."""
+    prompts = built.experiment.task.prompts
+    if kind == "patched" and (rounds is None or len(rounds) != 1):
+        raise UsageError("rounds", rounds, "one round, after which workspaces are patched")
+    try:
+        if kind == "patched":
+            assert rounds is not None  # checked above
+            donors = np.roll(np.arange(prompts), -1)
+            return Intervened(built.policy, rounds[0], Patch(donors, np.array(places, dtype=int)))
+        loudness = built.channel.clip if kind == "adversarial" else 1.0
+        said = loudness if size is None else size
+        return Corrupted(built.policy, np.array(places, dtype=int), kind, said, rounds)  # type: ignore[arg-type]  # checked
+    except ValueError as failure:
+        raise UsageError("tokens", places, f"positions, and a finite size ({failure})") from None
+
+
+def _check_size(built: Built) -> None:
     given = built.experiment
     numbers = 2 * (given.run.rounds + 1) * given.task.tokens * given.task.prompts * (built.prior.dim + 1)
     if numbers > _MOST_NUMBERS:
         possible = f"so many that {_MOST_NUMBERS:,} numbers are held; these are {numbers:,}"
         raise UsageError("task.prompts", given.task.prompts, possible, "Take fewer prompts, with --set")
-    if kind not in get_args(Kind):
-        raise UsageError("kind", kind, ", ".join(get_args(Kind)), nearest(kind, get_args(Kind)))
-    try:
-        when = None if rounds is None else tuple(rounds)
-        places = np.array(list(tokens), dtype=int)
-        policy = Corrupted(built.policy, places, kind, size, when)  # type: ignore[arg-type]  # checked above
-    except ValueError as failure:
-        raise UsageError("tokens", tokens, f"positions, and a finite size ({failure})") from None
-    playing = engine or LocalEngine()
-    before, after = (_played(built, one, playing) for one in (built.policy, policy))
-    return _compared(before, after, built.prior.power())
 
 
 Recorded = tuple[Float[np.ndarray, "rounds N B"], Float[np.ndarray, "rounds N d B"]]
 
 
-def _played(built: Built, policy: Policy[Any], engine: Engine) -> Recorded:
-    """Errors and estimates of all rounds, with the channel and the graph of the experiment."""
+def _played(built: Built, policy: Policy[Any], engine: Engine, together: bool = False) -> Recorded:
+    """Errors and estimates of all rounds, on the graph of the experiment."""
     system, given = replace(built.system, policy=policy), built.experiment
-    batches = Batches(range(given.task.prompts), batch_size(given)).after()
+    size = given.task.prompts if together else batch_size(given)
+    batches = Batches(range(given.task.prompts), size).after()
     validate_policy(policy, system.rounds, built.mixing.tokens, batches)
     errors: list[list[np.ndarray]] = [[] for _ in range(system.rounds + 1)]
     estimates: list[list[np.ndarray]] = [[] for _ in errors]

@@ -92,12 +92,26 @@ def figures(found: Overview) -> dict[str, Figure]:
     if "calibration" in tables:
         last = tables["calibration slope"].iloc[-1]
         drawn["calibration"] = plots.calibration(tables["calibration"], last["value"], last["se"], caption)
-    tokens = found.run.experiment.task.tokens
-    if "belief" in tables and tables["belief"]["position"].nunique() == tokens <= _MOST_DRAWN:
-        prompt = int(tables["belief"]["prompt"].min())
-        words = f"{caption}; prompt {prompt}"
-        drawn["beliefs-on-graph"] = plots.beliefs_on_graph(found.run.graph, tables["belief"], prompt, words)
+    if _is_drawn(found):
+        drawn["beliefs-on-graph"] = plots.beliefs_on_graph(found.run.graph, *_first_prompt(found))
     return drawn
+
+
+def animation(found: Overview) -> list[Figure]:
+    """The graph after each round, tokens coloured by belief, as pictures; none if there are no beliefs."""
+    return plots.beliefs_by_round(found.run.graph, *_first_prompt(found)) if _is_drawn(found) else []
+
+
+def _is_drawn(found: Overview) -> bool:
+    """Whether the belief of every token was kept, and they are few enough to be seen."""
+    belief, tokens = found.tables.get("belief"), found.run.experiment.task.tokens
+    return belief is not None and belief["position"].nunique() == tokens <= _MOST_DRAWN
+
+
+def _first_prompt(found: Overview) -> tuple[pd.DataFrame, int, str]:
+    """Beliefs, the prompt that is drawn, and the caption."""
+    prompt = int(found.tables["belief"]["prompt"].min())
+    return found.tables["belief"], prompt, f"{found.caption}; prompt {prompt}"
 
 
 def _theory(run: Run) -> pd.DataFrame:

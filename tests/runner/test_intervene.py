@@ -14,7 +14,7 @@ from runner.config.experiment import Experiment
 from runner.engines.local import LocalEngine
 from runner.errors import UsageError
 from runner.simulation.simulate import simulate
-from runner.studies.intervene import intervene
+from runner.studies.intervene import edge_influence, intervene
 from tests.commands import run as command
 
 RING = Experiment().with_values(
@@ -66,7 +66,7 @@ def test_differences_are_paired_by_prompt() -> None:
     assert row["value"] > 0 and 0 < row["se"] < row["value"] * 2
 
 
-@pytest.mark.parametrize("kind", ["silent", "constant", "flipped", "random"])
+@pytest.mark.parametrize("kind", ["silent", "constant", "flipped", "random", "adversarial"])
 def test_blocks_change_no_bit(kind: str) -> None:
     one, other = (intervene(RING, [0, 5], kind, 2.0, engine=LocalEngine(block=block)) for block in (2, 7))  # type: ignore[arg-type]
     assert one.equals(other)
@@ -108,3 +108,52 @@ def test_the_command_plays_a_stored_experiment(
     assert "who moved most" in capsys.readouterr().out
     for wrong in (["--tokens", "x"], ["--tokens", "70"], ["--tokens", "1", "--kind", "loud"]):
         assert command(["intervene", folder, *wrong], monkeypatch) == 2
+
+
+def test_a_command_alters_edges_workspaces_and_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(simulate(RING, out=tmp_path).folder)
+
+    def rows(*options: str) -> list[float]:
+        assert command(["intervene", folder, *options, "--json"], monkeypatch) == 0
+        return [row["moved"] for row in json.loads(capsys.readouterr().out)["interventions"]]
+
+    assert rows("--edges", "1-2,3-2", "--rounds", "2") == pytest.approx(
+        intervene(RING, edges=[(1, 2), (3, 2)], rounds=[2])["moved"].tolist()
+    )
+    assert rows("--tokens", "3", "--kind", "patched", "--rounds", "1") == pytest.approx(
+        intervene(RING, [3], "patched", rounds=[1])["moved"].tolist()
+    )
+    narrowed = intervene(RING, bits={2: 3}, trim=0.4)["moved"].tolist()
+    assert rows("--bits", "2:3", "--trim", "0.4") == pytest.approx(narrowed)
+    assert rows("--reader", "0") == pytest.approx(edge_influence(RING, 0)["moved"].tolist(), abs=1e-9)
+    assert command(["intervene", folder, "--reader", "0"], monkeypatch) == 0
+    assert "without which token 0" in capsys.readouterr().out
+    for wrong in (["--edges", "1"], ["--edges", "1-5"], ["--bits", "x"], ["--bits", "9:3"], ["--trim", ".7"],
+                  ["--reader", "7"], ["--reader", "1", "--trim", ".1"], [],
+                  ["--edges", "0-1", "--tokens", "1"], ["--tokens", "1", "--kind", "patched"],
+                  ["--edges", "0-1", "--kind", "random"]):  # fmt: skip
+        assert command(["intervene", folder, *wrong], monkeypatch) == 2, wrong
+
+
+def test_workspaces_of_all_tokens_and_prompts_are_those_of_the_next_prompt() -> None:
+    """Without noise on the way, what a whole patched prompt says and believes next is what its donor does."""
+    quiet = RING.with_values({"channel.noise": 0.0, "policy.control_variate": False})
+    found = intervene(quiet, range(7), "patched", rounds=[2])
+    assert (found[found["round"] < 2]["moved"] == 0).all()
+    plain = estimates(quiet)[2]
+    expected = ((np.roll(plain, -1, axis=-1) - plain) ** 2).sum(axis=1).mean(axis=1)
+    np.testing.assert_allclose(found[found["round"] == 2]["moved"], expected)
+
+
+def test_edges_without_which_a_reader_believes_something_else_lie_on_its_paths() -> None:
+    found = edge_influence(RING.with_values({"graph.kind": "path", "run.rounds": 2}), 0)
+    heard = found[found["moved"] > 0]
+    assert set(zip(heard["round"], heard["sender"], heard["receiver"], strict=True)) >= {(1, 1, 0), (2, 1, 0)}
+    assert found["moved"].is_monotonic_decreasing
+    row = heard[heard["round"] == 1].iloc[0]
+    edge = (int(row["sender"]), int(row["receiver"]))
+    again = intervene(RING.with_values({"graph.kind": "path", "run.rounds": 2}), edges=[edge], rounds=[1])
+    there = again[(again["round"] == 2) & (again["position"] == 0)]
+    assert there["moved"].item() == pytest.approx(row["moved"])

@@ -8,13 +8,14 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from analysis import open_run
 from analysis.report.replay import bars, display, steps
 from runner.config.experiment import Experiment
 from runner.errors import UsageError
 from runner.simulation.simulate import simulate
-from runner.studies.overview import figures, overview
+from runner.studies.overview import animation, figures, overview
 from runner.studies.prompt import trace_of
 from tests.commands import run as command
 
@@ -134,3 +135,22 @@ def test_a_figure_shows_the_measures(tmp_path: Path) -> None:
     assert drawn["messages"].axes[0].images[0].get_array()[0, 0] == share
     gained = found.tables["information"]["value"]
     assert any(np.array_equal(line.get_ydata(), gained) for line in drawn["information"].axes[0].lines)
+
+
+def test_an_animation_shows_the_graph_after_each_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = open_run(simulate(RING, out=tmp_path).folder or "")
+    assert command(["plot", str(run.folder), "--no-theory", "--animate", "--json"], monkeypatch) == 0
+    path = Path(json.loads(capsys.readouterr().out)["figures"][-1])
+    with Image.open(path) as moving:
+        assert path.name == "beliefs-on-graph.gif" and moving.n_frames == 4  # type: ignore[attr-defined]
+    frames = animation(overview(run, theory=False))
+    for index, figure in enumerate(frames):
+        there = run.workspaces[(run.workspaces["round"] == index) & (run.workspaces["prompt"] == 0)]
+        true = there.sort_values("position")
+        atom = run.truths.query("prompt == 0")["atom"].item()
+        tokens = next(part for part in figure.axes[0].collections if part.get_array() is not None)
+        np.testing.assert_array_equal(tokens.get_array(), true[f"belief_{atom}"])
+    rounds = simulate(RING.with_values({"run.trace": "rounds"}), out=tmp_path / "other").folder
+    assert command(["plot", str(rounds), "--no-theory", "--animate"], monkeypatch) == 2
