@@ -7,11 +7,12 @@ STAMP := $(VENV)/.installed
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench chaos
+.PHONY: help setup demo tutorial test lint bench chaos
 
 help:
 	@echo "make setup   install tokenfield and its tools into $(VENV), with the pinned versions"
 	@echo "make demo    compare theory, agents and trained transformers on a tree"
+	@echo "make tutorial  run tutorial.py from top to bottom, and write tutorial.html"
 	@echo "make test    run the tests; narrow them with ARGS, as in make test ARGS='-k guard'"
 	@echo "make lint    check style, types and the direction of imports"
 	@echo "make bench   measure loops, actors, traces and training against what bounds them"
@@ -36,6 +37,12 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	@$(BIN)/tokenfield compare demo $(ARGS)
+
+tutorial: setup
+	@$(BIN)/python -m jupytext --quiet --to ipynb --output tutorial.ipynb tutorial.py
+	@$(BIN)/python -m nbconvert --log-level ERROR --execute --to html tutorial.ipynb
+	@rm tutorial.ipynb
+	@echo "tutorial: tutorial.html"
 
 test: setup
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)

@@ -1,5 +1,7 @@
 """What a user reads: traces, theory, measures, figures. Nothing here runs a simulation."""
 
+import sys
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,26 @@ _HOMES = {
     "open_sweep": "analysis.traces.sweep",
 }
 _MODULES = ("measures", "plots", "theory")
+
+
+def _in_notebook(maker: str, thing: Any) -> Any:
+    return getattr(import_module("analysis.report.notebook"), maker)(thing)
+
+
+def _show_in_notebooks() -> None:
+    """Tell a notebook how runs look, and our figures, which belong to no window and no pyplot."""
+    shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        formatters = shell.display_formatter.formatters
+        shown = {
+            "text/html": ("of_run", _HOMES["Run"], "Run"),
+            "image/png": ("of_figure", "matplotlib.figure", "Figure"),
+        }
+        for kind, (maker, module, name) in shown.items():
+            formatters[kind].for_type_by_name(module, name, partial(_in_notebook, maker))
+
+
+_show_in_notebooks()
 
 __all__ = ["Run", "Runs", "Sweep", "measures", "open_run", "open_runs", "open_sweep", "plots", "theory"]
 

@@ -141,7 +141,7 @@ def test_every_third_party_import_is_declared() -> None:
     readers = PROJECT["optional-dependencies"]["xarray"]  # imported where it is asked for
     declared = {_name(requirement) for requirement in [*PROJECT["dependencies"], *readers]}
     strangers = imported - PACKAGES - sys.stdlib_module_names
-    assert {name.replace("_", "-") for name in strangers} <= declared
+    assert {{"PIL": "pillow"}.get(name, name.replace("_", "-")) for name in strangers} <= declared
 
 
 def _name(requirement: str) -> str:

@@ -258,6 +258,19 @@ class Experiment(Document):
             expect("values", key, str, possible)
         return parse(type(self), self.model_dump(), values)
 
+    def _repr_html_(self) -> str:
+        """All keys in a notebook, with those that are not the default."""
+        from analysis.report.notebook import of_experiment
+
+        tables, defaults = self.model_dump(mode="json"), type(self)().model_dump(mode="json")
+        changed = {
+            f"{name}.{key}"
+            for name, keys in tables.items()
+            for key, value in keys.items()
+            if value != defaults[name][key]
+        }
+        return of_experiment(tables, changed)
+
     def identity(self) -> str:
         """Stable id: the same for experiments with the same results, on any engine and trace level.
 

@@ -1,11 +1,12 @@
 """Run one experiment on an engine: batches of prompts, rounds, records, the risk."""
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
 from agents.policies import Policy
@@ -19,7 +20,7 @@ from runner.config.experiment import Experiment
 from runner.engines import ENGINES, Engine, EngineOptions, Outcome
 from runner.errors import RunError, TokenfieldError, UsageError
 from runner.footprint import bytes_per_token_prompt
-from runner.progress import Progress
+from runner.progress import Progress, in_notebook
 from runner.simulation.accumulator import Totals, forget
 from runner.simulation.interruption import explained
 from runner.storage.files import check_name, new_folder
@@ -85,6 +86,24 @@ class Simulation:
         """Standard error of the risk over prompts; NaN for a single prompt."""
         return mean_over_prompts(self.prompt_risk).error
 
+    def _repr_html_(self) -> str:
+        """A table and a small figure, for notebooks."""
+        from analysis.report.notebook import of_simulation
+
+        rows = pd.DataFrame(
+            {"round": range(len(self.risk)), "source": "agents", "risk": self.risk, "risk_se": self.risk_se}
+        )
+        facts = {
+            "policy": self.experiment.policy.kind,
+            "tokens": f"{self.experiment.task.tokens:,}",
+            "prompts": f"{self.prompt_risk.shape[1]:,}",
+            "bits sent": f"{self.bits:,}",
+            "scalars clipped": f"{self.clipped:,}",
+            "seconds": f"{self.seconds.sum():.2f}",
+            "stored in": "nowhere" if self.folder is None else str(self.folder),
+        }
+        return of_simulation("Simulation", facts, rows)
+
     def __repr__(self) -> str:
         rows = "\n".join(
             f"  round {index}: risk {risk:.4f} ± {error:.4f}"
@@ -121,7 +140,7 @@ def simulate(
         policy: in place of the experiment's.
         prompts: which prompts; 0..B-1 by default. Any subset gives the same numbers for its prompts.
         observer: called after each round with all that happened in it, workspaces and messages included.
-        on_round: told (batch of prompts, round) as rounds end.
+        on_round: told (batch of prompts, round) as rounds end; by default a bar in a notebook.
         name: first part of the name of the run's folder.
 
     Raises:
@@ -157,12 +176,30 @@ def simulate(
     check_policy(built, batches)
     if parent is not None:
         check_room(built.experiment, parent)
-    with opened(engine, built.experiment) as playing:
+    shown = told(on_round, built.system.rounds, prompts)
+    with opened(engine, built.experiment) as playing, shown as on_round:
         writer = None
         if parent is not None:
             folder = new_folder(parent, f"{name}-{built.experiment.identity()}")
             writer = TraceWriter(folder, built, playing.name, batches)
         return play(built, playing, batches, writer, observer, on_round)
+
+
+@contextmanager
+def told(
+    on_round: Callable[[range, int], None] | None, rounds: int, prompts: range
+) -> Iterator[Callable[[range, int], None] | None]:
+    """What is told of rounds that end: what was handed in; in a notebook otherwise a bar."""
+    if on_round is not None or not in_notebook():
+        yield on_round
+        return
+    with Progress().task("simulation", len(prompts) * (rounds + 1)) as advance:
+
+        def follow(batch: range, round: int) -> None:
+            done = (batch.start - prompts.start) * (rounds + 1) + len(batch) * (round + 1)
+            advance(done, f"round {round} of {rounds}, prompts up to {batch.stop:,}")
+
+        yield follow
 
 
 def check_policy(built: Built, batches: Batches) -> None:
