@@ -203,6 +203,10 @@ class Built:
         _check_learned(self.experiment, self.prior, learned)
         return replace(self, learned=learned)
 
+    def with_policy(self, policy: Policy[Any]) -> "Built":
+        """The same with another policy, as if it had been handed in."""
+        return replace(self, _policy=policy, handed_in={**self.handed_in, "policy": _type_of(policy)})
+
     def _make_policy(self, turns: tuple[int, ...], plan: Plan) -> Policy[Any]:
         section, make = self.experiment.policy, self.entry.build
         assert make is not None
@@ -303,7 +307,7 @@ def build(
     if prior is not None:
         handed_in["prior"] = prior.digest()
     if policy is not None:
-        handed_in["policy"] = f"{type(policy).__module__}.{type(policy).__qualname__}"
+        handed_in["policy"] = _type_of(policy)
     if prior is None:
         prior = (
             like.prior
@@ -353,3 +357,7 @@ def _check_learned(experiment: Experiment, prior: Prior, learned: Learned | None
         possible = '"learned", which runs the weights that were handed in'
         raise UsageError("policy.kind", experiment.policy.kind, possible)
     validate_learned(learned, prior.dim, experiment.channel.channels, experiment.run.rounds)
+
+
+def _type_of(policy: object) -> str:
+    return f"{type(policy).__module__}.{type(policy).__qualname__}"

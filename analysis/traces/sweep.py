@@ -14,6 +14,7 @@ from analysis.statistics import paired_difference
 from analysis.traces.location import Place, place
 
 TABLE, PROMPTS, MANIFEST = "points.parquet", "prompts.parquet", "sweep.json"
+CLAIMS, VERDICT = "claims.parquet", "verdict.txt"  # of a sweep whose file names a finding
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,6 +54,17 @@ class Sweep:
     def prompts(self) -> pd.DataFrame:
         """point, seed, round, prompt, risk: the last round's alone where the sweep says so."""
         return self._read(PROMPTS)
+
+    @property
+    def verdict(self) -> str | None:
+        """The sentence of what it shows; None if its file names no finding, or points are missing."""
+        path = self.folder / VERDICT
+        return path.read_text(encoding="utf-8").strip() if path.exists() else None
+
+    @cached_property
+    def claims(self) -> pd.DataFrame:
+        """claim, test, effect, low, high, needed, holds: of a sweep whose file names a finding."""
+        return self._read(CLAIMS)
 
     def difference(self, one: dict[str, Any], other: dict[str, Any]) -> pd.DataFrame:
         """Risk of one point less that of another, by round, paired by seed and prompt.

@@ -16,7 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from analysis.report import replay
-from analysis.report.tables import Display, by_depth
+from analysis.report.tables import Display, by_depth, claims_table
 from analysis.traces.sweep import Sweep
 from runner.simulation.simulate import Simulation
 from runner.studies.base import Findings
@@ -186,8 +186,15 @@ def print_sweep(found: Sweep, points: list[dict[str, Any]]) -> None:
     cells["status"] = [
         point["status"] if not point["error"] else f"failed: {point['error']}" for point in points
     ]
-    print_table(Display("risk after the last round", pd.DataFrame(cells)))
-    print(f"tables: {found.folder}")
+    verdict = found.verdict
+    if verdict is None:
+        print_table(Display("risk after the last round", pd.DataFrame(cells)))
+        print(f"tables: {found.folder}")
+        return
+    print_table(claims_table(found.claims))
+    for path in sorted(Path(str(found.folder)).glob("*.png")):
+        print(f"figure: {path}")
+    print(f"tables: {found.folder}\n\n{verdict}")
 
 
 def print_findings(findings: Findings, page: Path | None = None) -> None:

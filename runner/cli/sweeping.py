@@ -1,5 +1,6 @@
 """The command that plays sweeps."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,13 @@ from runner.cli.options import RUNS, AddressOption, JsonOption, RayFolderOption
 from runner.errors import RunError
 
 SweepArgument = Annotated[
-    Path, typer.Argument(metavar="SWEEP", help="Sweep file (TOML).", autocompletion=complete_file)
+    Path,
+    typer.Argument(
+        metavar="SWEEP",
+        help="Sweep file (TOML), or the name of a preset: depth, bandwidth, context, locality, crossover, "
+        "feedforward, byzantine, finite-size.",
+        autocompletion=complete_file,
+    ),
 ]
 
 
@@ -22,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
 
 def sweep(
     file: SweepArgument,
+    quick: Annotated[bool, typer.Option("--quick", help="Cut down, as its file says under [quick].")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Play what an earlier sweep lacks.")] = False,
     out: Annotated[
         str,
@@ -45,11 +53,17 @@ def sweep(
 
     with answering(as_json) as answer:
         content, base = read_sweep(file)
+        name = name_of(str(file))
+        if quick:
+            content, name = content.at_quick_size(), f"{name}-quick"
+        progress = Progress()
+        if content.minutes is not None:
+            progress.say(f"{name}: about {content.minutes:g} minutes on two cores")
         found = play_sweep(
             content,
             base,
             out,
-            name_of(str(file)),
+            name,
             resume=resume,
             engine=engine,  # type: ignore[arg-type]  # checked there
             address=address,
@@ -67,7 +81,10 @@ def sweep(
             }
             for row in found.last.to_dict("records")
         ]
-        answer({"sweep": str(found.folder), "points": points}, partial(print_sweep, found, points))
+        concluded = found.verdict is not None
+        claims = json.loads(found.claims.to_json(orient="records")) if concluded else []
+        told = {"sweep": str(found.folder), "points": points, "verdict": found.verdict, "claims": claims}
+        answer(told, partial(print_sweep, found, points))
     failed = sum(point["status"] != "done" for point in points)
     if failed:
         raise RunError(f"{failed} of {len(points)} points failed; --resume tries them again")

@@ -2,28 +2,27 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from agents.policies.base import Policy
-from agents.policies.corrupted import Corrupted, Kind
-from agents.policies.intervened import Intervened, Patch
 from agents.policies.learned import Learned
 from analysis.statistics import Estimate, columns, mean_over_prompts, paired_difference
 from runner.built import Built, build
-from runner.config.experiment import Experiment
+from runner.config.experiment import Experiment, parse
+from runner.config.sweep import Alteration
 from runner.engines import Engine
 from runner.engines.altered import AlteredEngine, Edge
 from runner.engines.local import LocalEngine
-from runner.errors import UsageError, nearest
+from runner.errors import UsageError
+from runner.simulation.altered import altered
 from runner.simulation.simulate import batch_size
 from runner.storage.manifest import Batches
 from runner.validate import validate_policy
 
-KINDS = (*get_args(Kind), "patched")
 _MOST_NUMBERS = 2**27  # estimates that are held at once, of both runs
 _MOST_EDGES = 5_000  # times that a round of messages is played again for one reader
 
@@ -81,23 +80,25 @@ def intervene(
     if learned is not None:
         built = built.with_weights(learned)
     _check_size(built)
-    places, pairs, when = list(tokens), tuple(edges), None if rounds is None else tuple(rounds)
-    if kind not in KINDS:
-        raise UsageError("kind", kind, ", ".join(KINDS), nearest(kind, KINDS))
-    if pairs and (places or kind not in ("silent", "patched")):
-        given = "tokens too" if places else kind
-        raise UsageError("edges", given, "edges alone, and silent or patched")
-    if not (places or pairs or trim or bits):
-        raise UsageError("tokens", places, "one or more tokens or edges, a trimmed share, or bits of a round")
-    altered = AlteredEngine(pairs, when if pairs else None, int(kind == "patched"), trim, bits)
-    on_the_way = bool(pairs or trim or bits)
+    content = {
+        "tokens": tuple(tokens),
+        "kind": kind,
+        "size": size,
+        "edges": tuple(edges),
+        "rounds": None if rounds is None else tuple(rounds),
+        "trim": trim,
+        "bits": dict(bits or {}),
+    }
+    alteration = parse(Alteration, content)
+    if alteration.is_none:
+        raise UsageError("tokens", (), "one or more tokens or edges, a trimmed share, or bits of a round")
+    policy, on_the_way = altered(built, alteration)
     if on_the_way and engine is not None:
         raise UsageError("engine", engine.name, "left out: edges, trim and bits are altered in this process")
-    policy = _altered(built, places, kind, size, when) if places else built.policy
     playing = engine or LocalEngine()
     together = kind == "patched"  # the next prompt must be among those that are played together
     before = _played(built, built.policy, playing, together)
-    after = _played(built, policy, altered if on_the_way else playing, together)
+    after = _played(built, policy, on_the_way or playing, together)
     return _compared(before, after, built.prior.power())
 
 
@@ -158,25 +159,6 @@ def _within_reach(built: Built, reader: int) -> list[tuple[int, Edge]]:
             senders.update(heard)
         listeners = senders
     return hears
-
-
-def _altered(
-    built: Built, places: list[int], kind: str, size: float | None, rounds: tuple[int, ...] | None
-) -> Policy[Any]:
-    """The policy with other messages, or other workspaces."""
-    prompts = built.experiment.task.prompts
-    if kind == "patched" and (rounds is None or len(rounds) != 1):
-        raise UsageError("rounds", rounds, "one round, after which workspaces are patched")
-    try:
-        if kind == "patched":
-            assert rounds is not None  # checked above
-            donors = np.roll(np.arange(prompts), -1)
-            return Intervened(built.policy, rounds[0], Patch(donors, np.array(places, dtype=int)))
-        loudness = built.channel.clip if kind == "adversarial" else 1.0
-        said = loudness if size is None else size
-        return Corrupted(built.policy, np.array(places, dtype=int), kind, said, rounds)  # type: ignore[arg-type]  # checked
-    except ValueError as failure:
-        raise UsageError("tokens", places, f"positions, and a finite size ({failure})") from None
 
 
 def _check_size(built: Built) -> None:

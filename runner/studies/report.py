@@ -93,12 +93,18 @@ def of_sweep(sweep: Sweep, titled: bool) -> list[str]:
     for name, row in (("lowest", ends[0]), ("highest", ends[-1])) if ends else ():
         where = ", ".join(f"{key} = {row[key]}" for key in sweep.keys)
         sentence += f"; the {name} risk is {row['risk']:.4f} ± {row['risk_se']:.4f}, at {where}"
+    shown = []
+    if (verdict := sweep.verdict) is not None and not isinstance(sweep.folder, Location):
+        drawn = {path.stem: path.read_text("utf-8") for path in sorted(sweep.folder.glob("*.svg"))}
+        shown = [page.figures(drawn), page.table("Claims", sweep.claims, opened=True)]
+        sentence = verdict.removesuffix(".")
     return [
         *([page.heading(sweep.folder.name)] if titled else []),
         page.words(
             sentence + ".", f"varies {', '.join(sweep.keys)}; seeds {sweep.manifest['sweep']['seeds']}"
         ),
-        page.table("Risk after the last round", last, opened=True),
+        *shown,
+        page.table("Risk after the last round", last, opened=not shown),
         page.table("Risk by round", sweep.table),
     ]
 

@@ -7,19 +7,28 @@ import numpy as np
 
 from runner.built import build
 from runner.config.experiment import Experiment
+from runner.config.sweep import Alteration
+from runner.engines import Engine
 from runner.engines.local import LocalEngine
+from runner.prediction import predict
 from runner.progress import Progress
+from runner.simulation.altered import altered
 from runner.simulation.simulate import simulate
 
 
-def play_point(experiment: Experiment) -> dict[str, np.ndarray]:
+def play_point(
+    experiment: Experiment, alteration: Alteration | None = None, theory: str = "none"
+) -> dict[str, np.ndarray]:
     """Simulate an experiment in this process; a learned policy is trained first.
 
     Args:
         experiment: what is run; its engine and its trace play no role.
+        alteration: what is done to it.
+        theory: `exact` or `gaussian`, where the risk is predicted too.
 
     Returns:
-        risk of each round and prompt, relative [L + 1, B]; bits sent in each round [L + 1].
+        risk of each round and prompt, relative [L + 1, B]; bits sent in each round [L + 1]; and theory and
+        theory_se [L + 1], NaN where there is no theory, if they were asked for.
 
     Example:
         >>> small = Experiment().with_values({"task.prompts": 5, "task.tokens": 4, "run.rounds": 1})
@@ -34,6 +43,18 @@ def play_point(experiment: Experiment) -> dict[str, np.ndarray]:
         with tempfile.TemporaryDirectory() as folder:
             trained = train(built, Path(folder), Progress(quiet=True))
         built = built.with_weights(export(trained.model()))
-    done = simulate(built, engine=LocalEngine(threads=1))
+    playing: Engine = LocalEngine(threads=1)
+    if alteration is not None and not alteration.is_none:
+        policy, on_the_way = altered(built, alteration)
+        built = built.with_policy(policy)
+        playing = on_the_way or playing
+    done = simulate(built, engine=playing)
     bits = done.scalars * (done.bits_per_message // experiment.channels)
-    return {"risk": done.prompt_risk, "bits": bits.astype(np.int64)}
+    found = {"risk": done.prompt_risk, "bits": bits.astype(np.int64)}
+    if theory != "none":
+        rows = predict(built, form=theory)  # type: ignore[arg-type]  # checked by the sweep's file
+        nothing = np.full(len(found["risk"]), np.nan)
+        known = len(rows) > 0 and (alteration is None or alteration.is_none)
+        found["theory"] = rows["risk"].to_numpy(float) if known else nothing
+        found["theory_se"] = rows["risk_se"].to_numpy(float) if known else nothing
+    return found

@@ -25,17 +25,19 @@ from analysis.statistics import mean_over_prompts
 from analysis.traces.location import Place
 from analysis.traces.sweep import MANIFEST, PROMPTS, TABLE, Sweep, open_sweep
 from runner.config.experiment import Experiment
-from runner.config.sweep import Point, SweepFile, base_of, points_of, sweep_of
+from runner.config.sweep import Alteration, Point, SweepFile, base_of, points_of, sweep_of
 from runner.errors import RunError, UnreadableError, UsageError, expect
 from runner.progress import Progress
 from runner.source import fingerprint
 from runner.storage.arrays import SUFFIX, read_arrays, write_arrays
 from runner.storage.files import check_folder, check_name, write_table, write_text
+from runner.sweeps.conclusion import check_finding, conclude
 from runner.sweeps.point import play_point
 from runner.validate import local_place
 
 Where = Literal["ray", "local"]
 Play = Callable[[Iterable[tuple[Any, ...]]], Iterator[tuple[int, Any]]]
+Call = tuple[Experiment, Alteration, str]  # what is played, what is done to it, which theory stands beside
 
 
 def sweep(
@@ -48,6 +50,7 @@ def sweep(
     target_se: float | None = None,
     most_seeds: int = 64,
     on_failure: Literal["continue", "retry", "stop"] = "continue",
+    theory: Literal["none", "exact", "gaussian"] = "none",
     out: Path | str = "runs",
     name: str = "sweep",
     resume: bool = True,
@@ -66,6 +69,8 @@ def sweep(
         target_se: standard error of the last round's risk at which a point takes no more seeds.
         most_seeds: up to which it does.
         on_failure: go on with the others, try again, or stop.
+        theory: whether the risk that theory predicts stands beside, from whole examples at any N or as mean
+            field of large N.
         out: folder below which the sweep is kept, as sweep-NAME.
         name: of the sweep.
         resume: take what an earlier sweep of that name has done.
@@ -107,6 +112,7 @@ def sweep(
         "target_se": target_se,
         "most_seeds": most_seeds,
         "on_failure": on_failure,
+        "theory": theory,
     }
     return play_sweep(
         sweep_of(given), started, out, name, resume=resume, engine=engine, address=address, progress=progress
@@ -130,6 +136,7 @@ def play_sweep(
     if engine not in ("ray", "local"):
         raise UsageError("engine", engine, '"ray" or "local"')
     check_name(name)
+    check_finding(content.finding)
     points, folder = points_of(content, base), local_place("--out", out) / f"sweep-{name}"
     check_folder(folder / "points", "--out")
     cells = Cells(folder)
@@ -146,7 +153,10 @@ def play_sweep(
             _play(state, play, advance)
     finally:
         write_tables(folder, state)
-    return open_sweep(folder)
+    found = open_sweep(folder)
+    if content.finding is not None and not state.failed:
+        conclude(found, content.finding)
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -168,21 +178,25 @@ class Cells:
         """Whether anything was done."""
         return any(self._home.glob(f"*{SUFFIX}"))
 
-    def load(self, experiment: Experiment) -> dict[str, np.ndarray] | None:
+    def load(self, call: Call) -> dict[str, np.ndarray] | None:
         """What a point with its seed gave; None if it was not played by this code, or is damaged."""
         try:
-            header, arrays = read_arrays(self._path(experiment))
+            header, arrays = read_arrays(self._path(call))
         except (FileNotFoundError, UnreadableError):
             return None
         return arrays if header.get("code") == fingerprint() else None
 
-    def save(self, experiment: Experiment, arrays: dict[str, np.ndarray]) -> None:
+    def save(self, call: Call, arrays: dict[str, np.ndarray]) -> None:
         """Keep what a point gave: whole or not at all."""
-        header = {"code": fingerprint(), "experiment": experiment.model_dump(mode="json")}
-        write_arrays(self._path(experiment), header, arrays)
+        experiment, alteration, theory = call
+        stated = {"experiment": experiment, "alteration": alteration}
+        header = {name: part.model_dump(mode="json") for name, part in stated.items()}
+        write_arrays(self._path(call), {"code": fingerprint(), "theory": theory, **header}, arrays)
 
-    def _path(self, experiment: Experiment) -> Path:
-        return self._home / f"{experiment.identity()}-{fingerprint().rpartition('+')[2]}{SUFFIX}"
+    def _path(self, call: Call) -> Path:
+        experiment, alteration, theory = call
+        parts = (Point({}, experiment, alteration).identity(), "" if theory == "none" else theory)
+        return self._home / f"{'-'.join(filter(None, parts))}-{fingerprint().rpartition('+')[2]}{SUFFIX}"
 
 
 @dataclass(eq=False)
@@ -206,13 +220,14 @@ class State:
     def __post_init__(self) -> None:
         for index in range(len(self.points)):
             for seed in self.seeds(index):
-                arrays = self.cells.load(self.experiment(index, seed))
+                arrays = self.cells.load(self.call(index, seed))
                 if arrays is not None:
                     self.done[index, seed] = arrays
 
-    def experiment(self, index: int, seed: int) -> Experiment:
-        """A point with its seed."""
-        return self.points[index].experiment.with_values({"run.seed": seed})
+    def call(self, index: int, seed: int) -> Call:
+        """What a point is played with, with its seed."""
+        point = self.points[index]
+        return point.experiment.with_values({"run.seed": seed}), point.alteration, self.content.theory
 
     def seeds(self, index: int) -> Iterator[int]:
         """The seeds that a point takes: those that are named, then more until its error is small enough."""
@@ -283,13 +298,13 @@ def _play(state: State, play: Play, advance: Callable[..., None]) -> None:
 def _play_missing(state: State, play: Play, advance: Callable[..., None]) -> None:
     began, before = time.monotonic(), len(state.done)
     while missing := state.missing():
-        calls = [(state.experiment(*key),) for key in missing]
+        calls = [state.call(*key) for key in missing]
         for index, found in play(calls):
             key = missing[index]
             if isinstance(found, Exception):
                 _note_failure(state, key, found)
             else:
-                state.cells.save(state.experiment(*key), found)
+                state.cells.save(state.call(*key), found)
                 state.done[key] = found
             finished = len(state.done) - before
             left = (time.monotonic() - began) / max(1, finished) * max(0, state.wanted() - len(state.done))
@@ -329,6 +344,7 @@ def write_tables(folder: Place, state: State) -> None:
         for seed, arrays in played:
             prompts.append(_by_prompt(index, seed, arrays["risk"]))
     columns = ["point", *_keys(state.points), "round", "risk", "risk_se", "prompts", "seeds", "bits"]
+    columns += ["theory", "theory_se"] if state.content.theory != "none" else []
     table = pd.DataFrame(rows, columns=[*columns, "status", "error"])
     for key in _keys(state.points):  # "auto" beside numbers, or lists, are words in the table
         kinds = {type(value) for value in table[key] if value is not None}
@@ -358,6 +374,7 @@ def _rows(common: dict[str, Any], played: list[dict[str, np.ndarray]]) -> list[d
             "prompts": count,
             "seeds": len(played),
             "bits": int(bits[index]),
+            **{name: float(played[0][name][index]) for name in ("theory", "theory_se") if name in played[0]},
             "status": "done",
             "error": None,
         }

@@ -63,7 +63,7 @@ def test_points_are_paired_by_prompt(tmp_path: Path) -> None:
 def test_what_was_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     played: list[Experiment] = []
     play = module.play_point
-    monkeypatch.setattr(module, "play_point", lambda given: (played.append(given), play(given))[1])
+    monkeypatch.setattr(module, "play_point", lambda *given: (played.append(given[0]), play(*given))[1])
     local(tmp_path)
     assert len(played) == 4
     first = open_sweep(tmp_path / "sweep-sweep").table
@@ -83,7 +83,7 @@ def test_other_code_does_not_take_what_this_code_did(tmp_path: Path, monkeypatch
     monkeypatch.setattr(module, "fingerprint", lambda: "0.1.0+other")
     played: list[Experiment] = []
     play = module.play_point
-    monkeypatch.setattr(module, "play_point", lambda given: (played.append(given), play(given))[1])
+    monkeypatch.setattr(module, "play_point", lambda *given: (played.append(given[0]), play(*given))[1])
     local(tmp_path)
     assert len(played) == 4
 
@@ -103,11 +103,11 @@ def failing(times: int) -> Any:
     """A point with noise 1 fails so often."""
     left = [times]
 
-    def play(given: Experiment) -> Any:
+    def play(given: Experiment, *more: Any) -> Any:
         if given.channel.noise == 1.0 and left[0]:
             left[0] -= 1
             raise RunError("no luck")
-        return module_play(given)
+        return module_play(given, *more)
 
     return play
 
