@@ -47,6 +47,7 @@ _GRACE = 3  # seconds in which processes end by themselves
 _KNOCKS = 4  # at the head, before it is taken for lost
 _NOTED = 0.5  # seconds between two looks for new ones
 _STALLED = 180  # seconds without one more actor that is up
+_STARTING = 4  # actors for each core that are started at a time
 
 
 def connect(address: str | None = None, folder: str | None = None, ahead: int | None = _AHEAD) -> bool:
@@ -272,9 +273,9 @@ class RayEngine:
             "allow_out_of_order_execution": True,
         }
         actor: Any = ray.remote(**options)(kind)
-        fresh = [actor.options(**place).remote() for place in self._places(kind, count)]
+        fresh: list[Any] = []
         try:
-            self._wait_for(fresh)
+            self._bring_up([actor.options(**place) for place in self._places(kind, count)], fresh)
         except BaseException:
             for one in fresh:
                 ray.kill(one)
@@ -300,23 +301,29 @@ class RayEngine:
         if self._owned:
             self._workers += [process for process in _workers() if process not in self._workers]
 
-    def _wait_for(self, fresh: list[Any]) -> None:
-        """Wait until actors are up, and say how many are, and what takes long."""
-        pending: set[Any] = {actor.fingerprint.remote() for actor in fresh}
-        count, last = len(fresh), monotonic()
-        noted = last
+    def _bring_up(self, wanted: list[Any], fresh: list[Any]) -> None:
+        """Start actors, some at a time, until all are up; say how many are, and what takes long.
+
+        Processes that all start at once would take each other's time until none is up for minutes.
+        """
+        pending: set[Any] = set()
+        count, last = len(wanted), monotonic()
+        noted, most = last, _STARTING * self._cores()
         fewer = self._fewer(count)
         label = "starting actors" if count > 1 else "starting an actor"
         showing = self._display.task(label, count) if self._display else nullcontext()
         with showing as advance:
-            while pending:
+            while pending or len(fresh) < count:
+                for one in wanted[len(fresh) : len(fresh) + most - len(pending)]:
+                    fresh.append(one.remote())
+                    pending.add(fresh[-1].fingerprint.remote())
                 done, rest = ray.wait(list(pending), num_returns=1, timeout=1.0)
                 if monotonic() - noted > _NOTED or not rest:
                     self._note_workers()
                     noted = monotonic()
                 for remote in ray.get(done):
                     _check_code(remote)
-                pending, up = set(rest), count - len(rest)
+                pending, up = set(rest), len(fresh) - len(rest)
                 last = monotonic() if done else last
                 if monotonic() - last > _STALLED:
                     raise RunError(
