@@ -92,6 +92,7 @@ class SweepFile(Document):
         retries: how often a failed point is tried again, if on_failure = "retry".
         theory: whether the risk that theory predicts stands beside that of agents: by state evolution,
             `exact` at any N or `gaussian`, the mean field of large N.
+        theory_samples: size of the Monte-Carlo sample over tasks and fields of that prediction.
         finding: what is decided of it, by the name of one of `analysis.report.findings`.
         minutes: that it takes on two cores, which the command says beforehand.
         quick: what `--quick` makes of it.
@@ -107,6 +108,7 @@ class SweepFile(Document):
     on_failure: Literal["continue", "retry", "stop"] = "continue"
     retries: int = Field(2, ge=1, le=100)
     theory: Literal["none", "exact", "gaussian"] = "none"
+    theory_samples: int = Field(20_000, ge=2, le=10**8)
     finding: str | None = None
     minutes: float | None = Field(None, gt=0)
     quick: QuickSection | None = None

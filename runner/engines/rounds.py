@@ -26,7 +26,7 @@ _INLINE = 2**15  # bytes of reports of a block up to which they go through the h
 _KEPT = 2**28  # bytes of what was handed on that are kept; beyond, a lost actor plays the batch anew
 _LOOK = 5.0  # seconds without an answer after which the head is looked for
 _LOSSES = 50  # in one batch, after which the run is given up
-_PATIENCE = 60.0  # seconds for a process that is started anew
+_PATIENCE = 180.0  # seconds for a process that is started anew
 
 
 class LostError(Exception):

@@ -17,7 +17,7 @@ from runner.simulation.simulate import simulate
 
 
 def play_point(
-    experiment: Experiment, alteration: Alteration | None = None, theory: str = "none"
+    experiment: Experiment, alteration: Alteration | None = None, theory: str = "none", samples: int = 20_000
 ) -> dict[str, np.ndarray]:
     """Simulate an experiment in this process; a learned policy is trained first.
 
@@ -25,6 +25,7 @@ def play_point(
         experiment: what is run; its engine and its trace play no role.
         alteration: what is done to it.
         theory: `exact` or `gaussian`, where the risk is predicted too.
+        samples: of tasks and fields, for that prediction.
 
     Returns:
         risk of each round and prompt, relative [L + 1, B]; bits sent in each round [L + 1]; and theory and
@@ -52,7 +53,7 @@ def play_point(
     bits = done.scalars * (done.bits_per_message // experiment.channels)
     found = {"risk": done.prompt_risk, "bits": bits.astype(np.int64)}
     if theory != "none":
-        rows = predict(built, form=theory)  # type: ignore[arg-type]  # checked by the sweep's file
+        rows = predict(built, samples, theory)  # type: ignore[arg-type]  # checked by the sweep's file
         nothing = np.full(len(found["risk"]), np.nan)
         known = len(rows) > 0 and (alteration is None or alteration.is_none)
         found["theory"] = rows["risk"].to_numpy(float) if known else nothing

@@ -37,7 +37,9 @@ from runner.validate import local_place
 
 Where = Literal["ray", "local"]
 Play = Callable[[Iterable[tuple[Any, ...]]], Iterator[tuple[int, Any]]]
-Call = tuple[Experiment, Alteration, str]  # what is played, what is done to it, which theory stands beside
+Call = tuple[
+    Experiment, Alteration, str, int
+]  # what is played and done to it; theory beside, and its samples
 
 
 def sweep(
@@ -188,14 +190,15 @@ class Cells:
 
     def save(self, call: Call, arrays: dict[str, np.ndarray]) -> None:
         """Keep what a point gave: whole or not at all."""
-        experiment, alteration, theory = call
+        experiment, alteration, theory, samples = call
         stated = {"experiment": experiment, "alteration": alteration}
         header = {name: part.model_dump(mode="json") for name, part in stated.items()}
-        write_arrays(self._path(call), {"code": fingerprint(), "theory": theory, **header}, arrays)
+        write_arrays(self._path(call), {"code": fingerprint(), "theory": [theory, samples], **header}, arrays)
 
     def _path(self, call: Call) -> Path:
-        experiment, alteration, theory = call
-        parts = (Point({}, experiment, alteration).identity(), "" if theory == "none" else theory)
+        experiment, alteration, theory, samples = call
+        beside = "" if theory == "none" else f"{theory}-{samples}"
+        parts = (Point({}, experiment, alteration).identity(), beside)
         return self._home / f"{'-'.join(filter(None, parts))}-{fingerprint().rpartition('+')[2]}{SUFFIX}"
 
 
@@ -227,7 +230,8 @@ class State:
     def call(self, index: int, seed: int) -> Call:
         """What a point is played with, with its seed."""
         point = self.points[index]
-        return point.experiment.with_values({"run.seed": seed}), point.alteration, self.content.theory
+        theory = self.content.theory, self.content.theory_samples
+        return point.experiment.with_values({"run.seed": seed}), point.alteration, *theory
 
     def seeds(self, index: int) -> Iterator[int]:
         """The seeds that a point takes: those that are named, then more until its error is small enough."""
@@ -347,9 +351,12 @@ def write_tables(folder: Place, state: State) -> None:
     columns += ["theory", "theory_se"] if state.content.theory != "none" else []
     table = pd.DataFrame(rows, columns=[*columns, "status", "error"])
     for key in _keys(state.points):  # "auto" beside numbers, or lists, are words in the table
+        table[key] = table[key].astype(object).where(table[key].notna(), None)  # not all points have all keys
         kinds = {type(value) for value in table[key] if value is not None}
         if (len(kinds) > 1 and not kinds <= {int, float}) or kinds & {list, tuple, dict}:
             table[key] = [None if value is None else f"{value}" for value in table[key]]
+        elif kinds <= {int, float} and kinds:
+            table[key] = pd.to_numeric(table[key])
     integers = ("round", "prompts", "seeds", "bits")
     table = table.astype({**dict.fromkeys(integers, "Int64"), "error": "string", "status": "string"})
     write_table(folder / TABLE, pa.Table.from_pandas(table, preserve_index=False))
