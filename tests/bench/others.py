@@ -12,6 +12,9 @@ import pyarrow as pa
 
 from agents.step import Sent, draw_block, step
 from analysis import open_run
+from analysis.resources import available_cores
+from runner import sweep
+from runner.config.experiment import Experiment
 from runner.engines.base import rows_of, some_rows, summed
 from runner.engines.local import LocalEngine
 from runner.simulation.simulate import simulate
@@ -30,6 +33,7 @@ def measure(repeats: int) -> Iterator[Row]:
     if find_spec("mesa") is not None:
         yield from _mesa(repeats)
     yield from _trace(repeats)
+    yield from _sweep(repeats)
     for name, row in training.measure(repeats=repeats).items():
         beside = row["seconds"] * row["ratio_to_plain"]
         yield Row(f"training, {name}", "trainer", "plain loop", 1e3 * row["seconds"], 1e3 * beside,
@@ -149,3 +153,29 @@ def _trace(repeats: int) -> Iterator[Row]:
         yield compared("reading the messages", seconds, "open_run", "pandas", remark=remark)
         remark = f"{size / len(frame):.1f} bytes a message, {plain.stat().st_size / len(frame):.1f} beside"
         yield compared("writing the messages", seconds, "write_table", "to_parquet", remark=remark)
+
+
+def _sweep(repeats: int) -> Iterator[Row]:
+    """A sweep of forty points: kept one by one, in one table; beside the simulations alone."""
+    set_, grid = (
+        {"task.prompts": 1000, "task.tokens": 64},
+        {"channel.noise": [index / 20 for index in range(40)]},
+    )
+    points = [Experiment().with_values({**set_, "channel.noise": noise}) for noise in grid["channel.noise"]]
+
+    def swept(engine: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            sweep(set=set_, grid=grid, out=folder, engine=engine)  # type: ignore[arg-type]
+
+    def alone() -> None:
+        for point in points:
+            simulate(point, engine=LocalEngine(threads=1))
+
+    ways = {"in process": lambda: swept("local"), "on Ray": lambda: swept("ray"), "simulations": alone}
+    seconds = medians(ways, repeats)
+    share = seconds["simulations"] / seconds["in process"]
+    remark = f"{100 * (1 / share - 1):.0f} % over the simulations"
+    yield compared("a sweep of 40 points", seconds, "in process", "simulations", 0.9, remark=remark)
+    cores = available_cores()
+    start = f"with Ray's start; {seconds['on Ray'] * cores / seconds['simulations']:.2f} of them by core"
+    yield compared("the same", seconds, "on Ray", "simulations", remark=start)

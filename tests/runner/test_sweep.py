@@ -188,10 +188,24 @@ def test_the_command_plays_a_file_and_names_what_failed(
     assert command(["sweep", str(tmp_path / "none.toml")], monkeypatch) == 2
 
 
+MANY = f"""
+[set]
+"task.prompts" = 5
+"run.rounds" = 1
+
+[grid]
+"task.tokens" = {list(range(3, 23))}
+"channel.bits" = {list(range(3, 13))}
+"""
+
+
 @pytest.mark.ray
-def test_a_sweep_by_ray_that_is_killed_three_times_ends_with_the_same_tables(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("file", "apart"), [(FILE, 1), pytest.param(MANY, 50, marks=pytest.mark.slow)])
+def test_a_sweep_by_ray_that_is_killed_three_times_ends_with_the_same_tables(
+    file: str, apart: int, tmp_path: Path
+) -> None:
     """Kill -9 at random moments; bit by bit the tables of one that nobody disturbed, in this process."""
-    (tmp_path / "bits.toml").write_text(FILE)
+    (tmp_path / "bits.toml").write_text(file)
     base = [sys.executable, "-m", "runner", "sweep", str(tmp_path / "bits.toml"), "--out"]
     subprocess.run([*base, str(tmp_path / "alone"), "--engine", "local"], check=True, capture_output=True)
     disturbed, dice, kills = tmp_path / "disturbed", random.Random(7), 0
@@ -201,8 +215,8 @@ def test_a_sweep_by_ray_that_is_killed_three_times_ends_with_the_same_tables(tmp
             start_new_session=True,
         )  # fmt: skip
         if kills < 3:
-            before = len(list(disturbed.glob("*/points/*")))
-            while process.poll() is None and len(list(disturbed.glob("*/points/*"))) <= before:
+            until = len(list(disturbed.glob("*/points/*"))) + dice.randint(1, apart)
+            while process.poll() is None and len(list(disturbed.glob("*/points/*"))) < until:
                 time.sleep(0.02)
             time.sleep(dice.uniform(0, 0.05))
             if process.poll() is None:
