@@ -4,6 +4,7 @@ A simulation gives the same bits on one process and on many actors only if these
 """
 
 import pickle
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,10 @@ def check_policy(system: System, tokens: int = 6, prompts: int = 4) -> None:
     policy = system.policy
     _must(isinstance(policy.codes, int) and policy.codes >= 1, "codes is an integer of 1 or more")
     try:
-        system = pickle.loads(pickle.dumps(system))
+        if _importable(type(policy)):
+            system = pickle.loads(pickle.dumps(system))
+        else:  # a class of a notebook, which Ray sends along
+            pickle.dumps(vars(policy))
     except Exception as failure:  # whatever a class of the user raises
         raise ContractError(f"a policy can be pickled, to travel to actors: {failure}") from failure
     everyone, all_prompts = np.arange(tokens), range(prompts)
@@ -100,6 +104,11 @@ def check_prior(prior: Prior) -> None:
     lengths = np.linalg.norm(prior.axes, axis=1)
     _must(np.abs(lengths - 1).max(initial=0.0) < 1e-6, "axes are unit vectors")
     _must(prior.branches.shape[0] == atoms, "each atom has its branches")
+
+
+def _importable(kind: type) -> bool:
+    """Whether other processes find the class by its name."""
+    return getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind
 
 
 def _play(system: System, parts: list[Int[np.ndarray, " n"]], prompts: range) -> _Played:
