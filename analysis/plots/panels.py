@@ -23,7 +23,7 @@ class Panel:
         title: above it.
         across: label of x.
         up: label of the values.
-        log_x, log_y: which axes are logarithmic; what is below 1e-4 is at the foot of one of values.
+        log_x, log_y: which axes are logarithmic; what is below 1e-4 is at the foot of one of values, hollow.
         looks: of series that have one of their own.
         line: values that a dotted line marks.
     """
@@ -57,17 +57,21 @@ def panels_figure(panels: Sequence[Panel], caption: str) -> Figure:
             for index, (name, part) in enumerate(told.items()):
                 look = panel.looks.get(name, SEQUENCE[index % len(SEQUENCE)])
                 value = part["value"].to_numpy(float)
-                shown = np.maximum(value, _LEAST) if panel.log_y else value
+                low = panel.log_y & (value < _LEAST)
                 joined = "theory" not in part or part["theory"].isna().all()
                 axis.errorbar(
-                    part["x"], shown, 2 * part["se"].fillna(0.0), color=look.colour, marker=look.marker,
-                    markerfacecolor=look.face, markersize=5.5, capsize=2.5, linewidth=1.2,
+                    part["x"][~low], value[~low], 2 * part["se"].fillna(0.0)[~low], color=look.colour,
+                    marker=look.marker, markerfacecolor=look.face, markersize=5.5, capsize=2.5, linewidth=1.2,
                     linestyle=look.line if joined else "none", label=name,
                 )  # fmt: skip
+                foot = np.full(low.sum(), _LEAST)
+                axis.plot(part["x"][low], foot, look.marker, color=look.colour, markerfacecolor="none")
                 if not joined:
-                    axis.plot(
-                        part["x"], np.maximum(part["theory"], _LEAST), look.line, color=look.colour, lw=1.4
-                    )
+                    predicted = np.maximum(part["theory"], _LEAST)
+                    axis.plot(part["x"], predicted, look.line, color=look.colour, linewidth=1.4)
+            if panel.log_y and (rows["value"] < _LEAST).any():
+                hollow = f"below {_LEAST:g}"
+                axis.plot([], [], "o", color=PALE, markerfacecolor="none", label=hollow)
             if "theory" in rows and rows["theory"].notna().any():
                 axis.plot([], [], color=PALE, label="lines: theory")
             if panel.line is not None:
@@ -84,13 +88,18 @@ def _scale(axis: Axes, panel: Panel) -> None:
     axis.set_ylabel(panel.up)
     if panel.log_y:
         axis.set_yscale("log")
-        axis.set_ylim(bottom=0.7 * _LEAST if (panel.rows["value"] <= _LEAST).any() else None)
+        if (panel.rows["value"] < _LEAST).any():
+            axis.set_ylim(bottom=0.7 * _LEAST)
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
     else:
         axis.set_ylim(bottom=min(0.0, float((panel.rows["value"] - 2 * panel.rows["se"].fillna(0)).min())))
     if panel.log_x:
         axis.set_xscale("log", base=2)
-    if len(places) <= 12:
-        axis.set_xticks(places, [f"{place:g}" for place in places])
-        axis.xaxis.set_minor_locator(NullLocator())
+    where = np.log2(places) if panel.log_x else places
+    kept: list[int] = []
+    for index in reversed(range(len(places))):  # a number is left out where it would touch the next
+        if not kept or where[kept[-1]] - where[index] >= 0.09 * (where[-1] - where[0]):
+            kept.append(index)
+    axis.set_xticks(places[kept], [f"{place:.2g}" if place < 1 else f"{place:g}" for place in places[kept]])
+    axis.xaxis.set_minor_locator(NullLocator())

@@ -312,7 +312,7 @@ def byzantine(table: pd.DataFrame) -> Finding:
     last = _last(table)
     tokens = 64
     last["series"] = [
-        "mean" if not trim else f"mean without a share of {trim:g} at either end"
+        "mean" if not trim else f"mean without {100 * trim:g} % at either end"
         for trim in last["intervene.trim"]
     ]
     last["share"] = last["intervene.tokens"] / tokens
