@@ -54,7 +54,7 @@ def test_check_says_which_part_of_the_machine_may_be_used(tmp_path: Path) -> Non
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("cores", [1, 12])
+@pytest.mark.parametrize("cores", [pytest.param(1, marks=pytest.mark.slow), 12])
 def test_no_process_of_ray_is_idle_however_many_cores_there_are(cores: int, tmp_path: Path) -> None:
     """Two blocks and a hub are three processes; a process that is started ahead is none of them."""
     out = on_cores(os.sched_getaffinity(0), ["-c", _IDLE.format(cores=cores)], tmp_path)

@@ -126,7 +126,9 @@ def test_training_in_processes_that_hear_the_signal_too(
     assert "Traceback" not in said and "leaked" not in said
 
 
-@pytest.mark.parametrize("number", _ENDING)
+@pytest.mark.parametrize(
+    "number", [_ENDING[0], *(pytest.param(other, marks=pytest.mark.slow) for other in _ENDING[1:])]
+)
 def test_processes_that_are_being_started_to_train_say_nothing(
     number: int, start: Start, tmp_path: Path
 ) -> None:
