@@ -34,6 +34,18 @@ def complete_file(incomplete: str) -> list[str]:
     return [*sorted(name for name in presets() if name.startswith(incomplete)), *_paths(incomplete, ".toml")]
 
 
+def complete_sweep(incomplete: str) -> list[str]:
+    """Presets of sweeps, sweep files, and folders that may hold some.
+
+    Example:
+        >>> complete_sweep("fin")
+        ['finite-size']
+    """
+    from runner.config.sweep import sweeps
+
+    return [*sorted(name for name in sweeps() if name.startswith(incomplete)), *_paths(incomplete, ".toml")]
+
+
 def complete_folder(incomplete: str) -> list[str]:
     """Folders."""
     return _paths(incomplete, "/")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from runner.cli.completion import complete_file, complete_folder
+from runner.cli.completion import complete_folder, complete_sweep
 from runner.cli.options import RUNS, AddressOption, JsonOption, RayFolderOption
 from runner.errors import RunError
 
@@ -17,7 +17,7 @@ SweepArgument = Annotated[
         metavar="SWEEP",
         help="Sweep file (TOML), or the name of a preset: depth, bandwidth, context, locality, crossover, "
         "feedforward, byzantine, finite-size.",
-        autocompletion=complete_file,
+        autocompletion=complete_sweep,
     ),
 ]
 
