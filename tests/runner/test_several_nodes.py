@@ -209,8 +209,10 @@ def test_the_commands_of_the_readme_start_a_cluster_and_play_on_it(short: Path) 
     changed = {
         "HEAD:6379": f"127.0.0.1:{port}", "HEAD:8265": f"127.0.0.1:{dashboard}",
         "--port=6379": f"--port={port}",
-        "--include-dashboard=true": f"--include-dashboard=true --dashboard-port={dashboard} --num-cpus=1",
-        "ray start --address=": "ray start --num-cpus=1 --address=", "s3://bucket/runs": storage,
+        "--include-dashboard=true": f"--include-dashboard=true --dashboard-port={dashboard} "
+        f"--dashboard-agent-listen-port={free_port()} --num-cpus=1",  # other clusters may run here
+        "ray start --address=": f"ray start --num-cpus=1 --dashboard-agent-listen-port={free_port()} --address=",
+        "s3://bucket/runs": storage,
     }  # fmt: skip
     lines = commands()
     assert len(lines) == 10
