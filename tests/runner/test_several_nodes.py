@@ -199,6 +199,7 @@ def commands() -> list[str]:
 def test_the_commands_of_the_readme_start_a_cluster_and_play_on_it(short: Path) -> None:
     """Of several machines there is one here: it holds the head and one node more."""
     port, dashboard, storage = free_port(), free_port(), (short / "shared").as_uri()
+    agents = [f"--dashboard-agent-listen-port={free_port()}" for _ in range(2)]  # other clusters may run here
     (short / "work").mkdir()
     (short / "work" / "EXPERIMENT.toml").write_text("[task]\ntokens = 6\nprompts = 40\n")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
@@ -209,9 +210,9 @@ def test_the_commands_of_the_readme_start_a_cluster_and_play_on_it(short: Path) 
     changed = {
         "HEAD:6379": f"127.0.0.1:{port}", "HEAD:8265": f"127.0.0.1:{dashboard}",
         "--port=6379": f"--port={port}",
-        "--include-dashboard=true": f"--include-dashboard=true --dashboard-port={dashboard} "
-        f"--dashboard-agent-listen-port={free_port()} --num-cpus=1",  # other clusters may run here
-        "ray start --address=": f"ray start --num-cpus=1 --dashboard-agent-listen-port={free_port()} --address=",
+        "--include-dashboard=true": f"--include-dashboard=true --dashboard-port={dashboard} {agents[0]} "
+        "--num-cpus=1",
+        "ray start --address=": f"ray start --num-cpus=1 {agents[1]} --address=",
         "s3://bucket/runs": storage,
     }  # fmt: skip
     lines = commands()
