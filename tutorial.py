@@ -2,7 +2,8 @@
 # # How much depth does structure need?
 #
 # Ten minutes from an experiment to an insight. Every cell runs as it is: in Jupyter, in VS Code, or from
-# top to bottom with `make tutorial`, which writes this page. The formulas behind it are in `README.md`.
+# top to bottom with `make tutorial`, which writes this page. The formulas behind it are in `agents/README.md`
+# and `analysis/README.md`.
 #
 # ## 1. The task
 #
@@ -19,12 +20,15 @@ from analysis import measures, open_run, plots
 from runner import Experiment, predict, simulate, sweep
 from runner.studies.intervene import intervene
 
+LEVELS = 3  # of the tree: 8 leaves
+
 experiment = Experiment().with_values(
     {
-        "prior.levels": 3,  # 8 leaves; the vectors of each level are orthogonal
+        "prior.levels": LEVELS,
+        "prior.dim": 2**LEVELS - 1,  # a direction for each choice
         "task.tokens": 64,
         "task.prompts": 500,
-        "run.rounds": 7,
+        "run.rounds": 2**LEVELS - 1,
         "run.trace": "full",
     }
 )
@@ -80,7 +84,7 @@ entropy.pivot(index="round", columns="level", values="value").round(3).abs()
 
 # %%
 resolved = measures.beliefs.resolved_by_level(run.workspaces)
-plots.run.levels(resolved, entropy, "adaptive agents, a tree of 3 levels, N = 64")
+plots.run.levels(resolved, entropy, f"adaptive agents, a tree of {LEVELS} levels, N = 64")
 
 # %% [markdown]
 # ## 4. Change something, and see who is moved
@@ -89,7 +93,7 @@ plots.run.levels(resolved, entropy, "adaptive agents, a tree of 3 levels, N = 64
 # The same prompts and noise are played again, so that the differences are the lies' alone.
 
 # %%
-small = experiment.with_values({"task.prompts": 200, "run.rounds": 3})
+small = experiment.with_values({"task.prompts": 200, "run.rounds": LEVELS})
 lies = intervene(small, tokens=range(8), kind="adversarial")
 honest = lies[lies["position"] >= 8]
 honest.groupby("round")[["risk", "value", "moved"]].mean().round(4)
@@ -109,7 +113,7 @@ defended[defended["position"] >= 8].groupby("round")[["risk", "value", "moved"]]
 
 # %%
 noises = sweep(
-    experiment.with_values({"run.rounds": 3, "run.trace": "none"}),
+    experiment.with_values({"run.rounds": LEVELS, "run.trace": "none"}),
     grid={"channel.noise": [0.0, 0.5, 1.0, 2.0]},
     out=folder,
     engine="local",
@@ -119,6 +123,6 @@ noises.last[["channel.noise", "risk", "risk_se"]].round(4)
 # %% [markdown]
 # ## 6. Your turn
 #
-# Set `prior.levels` of the experiment above to 4 or 5 and run all cells again. Before you do, guess: how
-# many rounds will adaptive agents need, and how many static ones? (`tokenfield sweep depth` plays all of
-# them, with trained transformers beside; `FINDINGS.md` has the answer.)
+# Set `LEVELS` to 4 and run all cells again. Before you do, guess: how many rounds will adaptive agents need,
+# and how many static ones? (`tokenfield sweep depth` plays one to five levels, with trained transformers beside;
+# `FINDINGS.md` has the answer.)

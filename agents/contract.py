@@ -52,7 +52,9 @@ def check_policy(system: System, tokens: int = 6, prompts: int = 4) -> None:
         >>> check_policy(build(Experiment().with_values({"task.tokens": 6})).system)
     """
     policy = system.policy
-    _must(isinstance(policy.codes, int) and policy.codes >= 1, "codes is an integer of 1 or more")
+    _must(tokens >= 2 and prompts >= 2, "two tokens and prompts or more are looked at")
+    codes = policy.codes
+    _must(isinstance(codes, int) and 1 <= codes <= 2**16, "codes is an integer from 1 to 65,536")
     try:
         if _importable(type(policy)):
             system = pickle.loads(pickle.dumps(system))
@@ -65,6 +67,7 @@ def check_policy(system: System, tokens: int = 6, prompts: int = 4) -> None:
     whole = together.estimates()
     shape = (system.rounds + 1, tokens, system.prior.dim, prompts)
     _must(whole.shape == shape, f"an estimate has the shape {shape[1:]}; got {whole.shape[1:]}")
+    _must(whole.dtype.kind == "f", "estimates are real numbers in floating point")
     _must(np.isfinite(whole).all(), "estimates are finite")
     _same(_play(system, [everyone], all_prompts), whole, "played again, it gives the same bits")
     alone = [np.array([token]) for token in everyone]
@@ -99,11 +102,15 @@ def check_prior(prior: Prior) -> None:
     _must(prior.weights.shape == (atoms,), "there is a weight for each atom")
     _must(bool((prior.weights > 0).all()), "weights are positive")
     _must(abs(prior.weights.sum() - 1) < _ROUNDING, "weights sum to 1")
-    _must(prior.factor.shape[0] == dim, "the factor has a row for each dimension")
+    _must(prior.factor.ndim == 2 and len(prior.factor) == dim, "the factor has a row for each dimension")
+    _must(np.abs(prior.weights @ prior.atoms).max() < 1e-6, "the mean of w is 0")
+    _must(prior.axes.ndim == 2 and prior.axes.shape[1] == dim, "axes have as many components as w")
     _must(abs(prior.power() - 1) < 1e-6, f"E|w|^2 is 1; it is {prior.power():.6g}")
     lengths = np.linalg.norm(prior.axes, axis=1)
     _must(np.abs(lengths - 1).max(initial=0.0) < 1e-6, "axes are unit vectors")
-    _must(prior.branches.shape[0] == atoms, "each atom has its branches")
+    branches = prior.branches
+    sound = branches.ndim == 2 and len(branches) == atoms and branches.dtype.kind in "iu"
+    _must(sound and bool((branches >= 0).all()), "each atom has its branches, which are integers from 0")
 
 
 def _importable(kind: type) -> bool:
@@ -125,8 +132,8 @@ def _play(system: System, parts: list[Int[np.ndarray, " n"]], prompts: range) ->
             try:
                 # Twice from one workspace: a replay after a fault does the same.
                 one, again = (step(system, block, state, said, heard, index, detail=True) for _ in range(2))
-            except ValueError as failure:
-                raise ContractError(f"round {index}: {failure}") from failure
+            except Exception as failure:  # whatever the user's code raises
+                raise ContractError(f"round {index}: {type(failure).__name__}: {failure}") from failure
             _must(pickle.dumps((block, said, heard)) == before, "no call changes what it is given")
             _must(_outside(one) == _outside(again), "from one workspace the same follows every time")
             done.append(one)

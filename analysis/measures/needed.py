@@ -31,7 +31,8 @@ def needed(rows: pd.DataFrame, across: str = "round", target: float = TARGET) ->
         target: risk.
 
     Returns:
-        the place, with the standard error that follows from those of the two risks; NaN if it never is.
+        the place, with the standard error that follows from those of the two risks, NaN if these are, or if
+        already the first row is below; NaN if none is.
 
     Example:
         >>> rows = pd.DataFrame({"round": [0, 1, 2], "risk": [1.0, 0.1, 0.01], "risk_se": [0.0, 0.01, 0.001]})
@@ -53,12 +54,12 @@ def _crossing(rows: pd.DataFrame, across: str, target: float, falling: bool) -> 
     if not len(beyond):
         return Measured(float("nan"), float("nan"))
     end = int(beyond[0])
-    if end == 0:
-        return Measured(float(place[0]), 0.0)
+    if end == 0:  # so much or less
+        return Measured(float(place[0]), float("nan"))
     over, under = np.log(risk[end - 1 : end + 1] / target)
     share = over / (over - under)
     # d share / d log(risk) of the two rows, each with an error of se / risk
-    relative = np.nan_to_num(error[end - 1 : end + 1] / risk[end - 1 : end + 1])
+    relative = error[end - 1 : end + 1] / risk[end - 1 : end + 1]
     slopes = np.array([-under, over]) / (over - under) ** 2
     spread = float(np.hypot(*(slopes * np.minimum(relative, 1.0))))
     step = float(place[end] - place[end - 1])

@@ -69,8 +69,10 @@ class Run:
 
     @property
     def needs_objects(self) -> bool:
-        """Whether objects were handed in that are not stored: it cannot be played again without them."""
-        return any(self.manifest.get(key) for key in ("handed_in", "nodes", "weights"))
+        """Whether it cannot be played again from what is stored: objects were handed in that are not, or
+        messages were altered on their way."""
+        given = any(self.manifest.get(key) for key in ("handed_in", "nodes", "weights"))
+        return given or self.manifest.get("engine") == "altered"
 
     @cached_property
     def messages(self) -> pd.DataFrame:

@@ -72,7 +72,7 @@ def sweep(
         )
         points: list[dict[str, Any]] = [
             {
-                **{key: row[key] for key in found.keys},
+                **{key: None if row[key] is None or row[key] != row[key] else row[key] for key in found.keys},
                 "risk": finite([float(row["risk"])])[0],
                 "risk_se": finite([float(row["risk_se"])])[0],
                 "seeds": None if row["status"] != "done" else int(row["seeds"]),

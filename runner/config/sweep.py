@@ -38,8 +38,8 @@ class Alteration(Document):
     """
 
     tokens: Annotated[int, Field(ge=0)] | Annotated[tuple[int, ...], Strict(False)] = ()
-    kind: str = "silent"
-    size: float | None = None
+    kind: Literal["silent", "constant", "flipped", "random", "adversarial", "patched"] = "silent"
+    size: float | None = Field(None, allow_inf_nan=False)
     edges: Annotated[tuple[Annotated[tuple[int, int], Strict(False)], ...], Strict(False)] = ()
     rounds: Annotated[tuple[int, ...], Strict(False)] | None = None
     trim: float = 0.0
@@ -172,7 +172,7 @@ def read_sweep(path: Path) -> tuple[SweepFile, Experiment]:
         UsageError: if a file is missing, or asks for something impossible.
     """
     known = sweeps()
-    if not path.exists() and path.suffix != ".toml":
+    if not path.is_file() and path.suffix != ".toml":
         if str(path) not in known:
             possible = f"the path of a sweep file, or a preset: {', '.join(sorted(known))}"
             raise UsageError("SWEEP", str(path), possible, nearest(str(path), known))

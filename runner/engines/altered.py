@@ -19,7 +19,8 @@ Edge = tuple[int, int]  # who says, who hears
 class AlteredEngine:
     """Plays all tokens in this process; what a receiver hears is altered, what senders know is not.
 
-    Without alterations the bits are those of every engine.
+    Without alterations the bits are those of every engine. What was altered is not stored with a run: it can
+    be read, but neither resumed nor played again. Bits are counted as the experiment has them.
 
     Attributes:
         edges: pairs (sender, receiver) on which messages are silenced, or taken from another prompt.
@@ -54,6 +55,9 @@ class AlteredEngine:
         """The rounds 0..L of a batch of prompts, in order."""
         rows = rows_of(mixing)
         self._check(system, rows)
+        if self.donor and self.donor % len(prompts) == 0:
+            possible = f"a number that is no multiple of the {len(prompts)} prompts that are played together"
+            raise UsageError("donor", self.donor, possible)
         block = draw_block(system, np.arange(mixing.tokens), prompts)
         clipped, scalars = np.zeros((0, system.channel.channels, len(prompts)), dtype=bool), 0
         state, sent, heard = None, None, system

@@ -1,19 +1,17 @@
 """A built experiment, altered: which policy then plays it, and on which engine."""
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from agents.policies.base import Policy
-from agents.policies.corrupted import Corrupted, Kind
+from agents.policies.corrupted import Corrupted
 from agents.policies.intervened import Intervened, Patch
 from runner.built import Built
 from runner.config.sweep import Alteration
 from runner.engines import Engine
 from runner.engines.altered import AlteredEngine
-from runner.errors import UsageError, nearest
-
-KINDS = (*get_args(Kind), "patched")
+from runner.errors import UsageError
 
 
 def altered(built: Built, alteration: Alteration) -> tuple[Policy[Any], Engine | None]:
@@ -38,8 +36,11 @@ def altered(built: Built, alteration: Alteration) -> tuple[Policy[Any], Engine |
         ('Corrupted', 'altered')
     """
     kind, places, edges = alteration.kind, alteration.places, alteration.edges
-    if kind not in KINDS:
-        raise UsageError("kind", kind, ", ".join(KINDS), nearest(kind, KINDS))
+    if alteration.rounds is not None and not (alteration.rounds and (places or edges)):
+        possible = "rounds in which tokens or edges are; a trimmed mean is one in all, bits name theirs"
+        raise UsageError("rounds", alteration.rounds, possible)
+    if kind == "patched" and built.experiment.task.prompts < 2:
+        raise UsageError("kind", kind, "something else where there is one prompt: it has no next one")
     if edges and (places or kind not in ("silent", "patched")):
         given = "tokens too" if places else kind
         raise UsageError("edges", given, "edges alone, and silent or patched")
@@ -54,7 +55,11 @@ def altered(built: Built, alteration: Alteration) -> tuple[Policy[Any], Engine |
 def _policy(built: Built, alteration: Alteration) -> Policy[Any]:
     """The policy with other messages, or other workspaces."""
     prompts, rounds = built.experiment.task.prompts, alteration.rounds
-    kind, places = alteration.kind, np.array(alteration.places, dtype=int)
+    kind = alteration.kind
+    try:
+        places = np.array(alteration.places, dtype=np.int64)
+    except OverflowError:
+        raise UsageError("tokens", alteration.places, "positions of tokens") from None
     if kind == "patched" and (rounds is None or len(rounds) != 1):
         raise UsageError("rounds", rounds, "one round, after which workspaces are patched")
     try:
@@ -63,6 +68,6 @@ def _policy(built: Built, alteration: Alteration) -> Policy[Any]:
             return Intervened(built.policy, rounds[0], Patch(np.roll(np.arange(prompts), -1), places))
         loudness = built.channel.clip if kind == "adversarial" else 1.0
         said = loudness if alteration.size is None else alteration.size
-        return Corrupted(built.policy, places, kind, said, rounds)  # type: ignore[arg-type]  # checked
+        return Corrupted(built.policy, places, kind, said, rounds)
     except ValueError as failure:
-        raise UsageError("tokens", places.tolist(), f"positions, and a finite size ({failure})") from None
+        raise UsageError("tokens", alteration.places, f"positions, and a finite size ({failure})") from None

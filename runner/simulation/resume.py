@@ -66,6 +66,9 @@ def resume(
     if engine is not None:
         validate_engine(engine)
     experiment, manifest = read_stopped(where)
+    if manifest.get("engine") == "altered":
+        possible = "a run whose messages were not altered on their way: by what is not stored"
+        raise UsageError("folder", str(where), possible, "Run it anew")
     built = build(experiment, graph, learned, prior=prior, policy=policy)
     start, stop = manifest["prompts"]
     batches = Batches(range(start, stop), manifest["batch"], weights_digest(learned))

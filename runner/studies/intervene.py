@@ -29,7 +29,7 @@ _MOST_EDGES = 5_000  # times that a round of messages is played again for one re
 
 def intervene(
     experiment: Experiment | Built,
-    tokens: Iterable[int] = (),
+    tokens: int | Iterable[int] = (),
     kind: str = "silent",
     size: float | None = None,
     *,
@@ -48,7 +48,8 @@ def intervene(
     Args:
         experiment: what is run, as it is or built.
         tokens: positions whose messages are other ones, or, `patched`, whose workspaces after the one round
-            that is named are those of the next prompt at the same position.
+            that is named are those of the next prompt at the same position; a number for so many of the
+            first.
         kind: silent, constant, flipped, random or adversarial (see `agents.policies.corrupted`), or patched.
         size: of what they say instead; by default 1, of adversarial ones the clip of the channel.
         edges: pairs (sender, receiver) on which messages are silent, or, patched, those of the next prompt.
@@ -81,7 +82,7 @@ def intervene(
         built = built.with_weights(learned)
     _check_size(built)
     content = {
-        "tokens": tuple(tokens),
+        "tokens": tuple(range(tokens)) if isinstance(tokens, int) else tuple(map(_plain, tokens)),
         "kind": kind,
         "size": size,
         "edges": tuple(edges),
@@ -98,7 +99,11 @@ def intervene(
     playing = engine or LocalEngine()
     together = kind == "patched"  # the next prompt must be among those that are played together
     before = _played(built, built.policy, playing, together)
-    after = _played(built, policy, on_the_way or playing, together)
+    try:
+        after = _played(built, policy, on_the_way or playing, together)
+    except (ValueError, FloatingPointError) as failure:
+        possible = f"something that the policy, or the channel, can be given ({failure})"
+        raise UsageError("kind", kind, possible) from None
     return _compared(before, after, built.prior.power())
 
 
@@ -159,6 +164,11 @@ def _within_reach(built: Built, reader: int) -> list[tuple[int, Edge]]:
             senders.update(heard)
         listeners = senders
     return hears
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy as one of Python."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_size(built: Built) -> None:

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,11 @@ def play_point(
         >>> play_point(small)["risk"].shape
         (2, 5)
     """
-    built = build(experiment.with_values({"run.engine": "local", "run.trace": "none"}))
+    altering = alteration is not None and not alteration.is_none
+    values: dict[str, Any] = {"run.engine": "local", "run.trace": "none"}
+    if altering:  # the next prompt, of which some is taken, is among those that are played together
+        values["run.batch"] = experiment.task.prompts
+    built = build(experiment.with_values(values))
     if built.entry.is_trained:
         from agents.transformer.export import export
         from runner.training import train
@@ -45,17 +50,21 @@ def play_point(
             trained = train(built, Path(folder), Progress(quiet=True))
         built = built.with_weights(export(trained.model()))
     playing: Engine = LocalEngine(threads=1)
-    if alteration is not None and not alteration.is_none:
+    if altering:
+        assert alteration is not None
         policy, on_the_way = altered(built, alteration)
         built = built.with_policy(policy)
         playing = on_the_way or playing
     done = simulate(built, engine=playing)
-    bits = done.scalars * (done.bits_per_message // experiment.channels)
+    each = np.full(len(done.scalars), done.bits_per_message // experiment.channels)
+    for first, narrowed in sorted(alteration.bits.items()) if alteration is not None else ():
+        each[first:] = done.bits_per_message // experiment.channels - experiment.channel.bits + narrowed
+    bits = done.scalars * each
     found = {"risk": done.prompt_risk, "bits": bits.astype(np.int64)}
     if theory != "none":
         rows = predict(built, samples, theory)  # type: ignore[arg-type]  # checked by the sweep's file
         nothing = np.full(len(found["risk"]), np.nan)
-        known = len(rows) > 0 and (alteration is None or alteration.is_none)
+        known = len(rows) > 0 and not altering
         found["theory"] = rows["risk"].to_numpy(float) if known else nothing
         found["theory_se"] = rows["risk_se"].to_numpy(float) if known else nothing
     return found

@@ -31,7 +31,7 @@ from runner.progress import Progress
 from runner.source import fingerprint
 from runner.storage.arrays import SUFFIX, read_arrays, write_arrays
 from runner.storage.files import check_folder, check_name, write_table, write_text
-from runner.sweeps.conclusion import check_finding, conclude
+from runner.sweeps.conclusion import check_finding, conclude, forget
 from runner.sweeps.point import play_point
 from runner.validate import local_place
 
@@ -138,7 +138,7 @@ def play_sweep(
     if engine not in ("ray", "local"):
         raise UsageError("engine", engine, '"ray" or "local"')
     check_name(name)
-    check_finding(content.finding)
+    check_finding(content, base)
     points, folder = points_of(content, base), local_place("--out", out) / f"sweep-{name}"
     check_folder(folder / "points", "--out")
     cells = Cells(folder)
@@ -147,6 +147,7 @@ def play_sweep(
         raise UsageError(
             "--out", str(folder), "a folder without a sweep; this one has points already", advice
         )
+    forget(folder, content.finding)
     _write_manifest(folder, content, points)
     state = State(content, points, cells)
     showing = (progress or Progress(quiet=True)).task(f"{len(points)} points", state.wanted())

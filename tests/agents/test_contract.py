@@ -109,6 +109,7 @@ def test_a_prior_that_is_broken_is_named() -> None:
     for other, rule in (
         (replace(prior, atoms=2 * prior.atoms), "is 1"),
         (replace(prior, axes=2 * prior.axes), "unit vectors"),
+        (replace(prior, atoms=np.abs(prior.atoms)), "mean of w"),
     ):
         with pytest.raises(ContractError, match=rule):
             check_prior(other)

@@ -1,6 +1,7 @@
 """Messages that are altered on the way: against other graphs and policies, and scipy's trimmed mean."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -11,12 +12,16 @@ from scipy.stats import trim_mean
 from agents.channel import Message
 from agents.policies.corrupted import Corrupted
 from agents.task import TokenView
+from analysis import open_run
 from runner.built import build
 from runner.config.experiment import Experiment
 from runner.engines.altered import AlteredEngine
 from runner.engines.base import Engine, Outcome, rows_of
 from runner.engines.local import LocalEngine
 from runner.errors import UsageError
+from runner.simulation.resume import resume
+from runner.simulation.simulate import simulate
+from runner.studies.prompt import trace_of
 
 BASE = {"task.tokens": 9, "task.prompts": 12, "run.rounds": 3, "channel.noise": 0.2}
 
@@ -160,10 +165,28 @@ def test_bits_change_from_the_round_that_is_named() -> None:
     ("engine", "words"),
     [(AlteredEngine(((0, 3),)), "the graph has"), (AlteredEngine(((0, 40),)), "the graph has"),
      (AlteredEngine(((0, 1),), (7,)), "1 to 3"), (AlteredEngine(trim=0.5), "less than"),
-     (AlteredEngine(bits={0: 3}), "1 to 3"), (AlteredEngine(bits={1: 40}), "1 to 32")],
+     (AlteredEngine(((0, 1),), donor=24), "multiple"), (AlteredEngine(bits={0: 3}), "1 to 3"), (AlteredEngine(bits={1: 40}), "1 to 32")],
 )  # fmt: skip
 def test_what_is_not_possible_is_refused(engine: AlteredEngine, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         outcomes(made(graph__kind="ring", graph__degree=2), engine)
     with pytest.raises(UsageError, match="equal weights"):
         outcomes(made(graph__kind="star", graph__mixing="metropolis"), AlteredEngine(trim=0.1))
+
+
+def test_a_run_that_was_altered_is_read_but_neither_resumed_nor_played_again(tmp_path: Path) -> None:
+    experiment = made(run__batch=4, run__trace="sampled", trace__prompts=[0])
+
+    def stop(prompts: range, round: int) -> None:
+        if prompts.start == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(experiment, engine=AlteredEngine(trim=0.4), out=tmp_path, on_round=stop)
+    (folder,) = tmp_path.iterdir()
+    with pytest.raises(UsageError, match="altered on their way"):
+        resume(folder)
+    run = open_run(simulate(experiment, engine=AlteredEngine(trim=0.4), out=tmp_path / "whole").folder or "")
+    assert run.needs_objects and run.rounds["risk"].notna().all()
+    with pytest.raises(UsageError):
+        trace_of(run, 7)

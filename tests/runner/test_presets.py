@@ -85,9 +85,15 @@ def test_a_finding_that_there_is_not_is_refused_before_anything_is_played(tmp_pa
     content, base = read_sweep(Path("byzantine"))
     with pytest.raises(UsageError, match=r"finding.*depth"):
         play_sweep(content.model_copy(update={"finding": "depht"}), base, tmp_path, "x", resume=False)
-    other = content.model_copy(update={"finding": "depth", "grid": {"intervene.tokens": (0, 1)}})
-    with pytest.raises(UsageError, match="finding"):
-        play_sweep(other, base.with_values({"task.prompts": 5}), tmp_path, "y", resume=False, engine="local")
+    for changed in ({"grid": {"intervene.tokens": (0, 1)}}, {"set": {**content.set, "task.tokens": 16}}):
+        with pytest.raises(UsageError, match="finding"):
+            play_sweep(content.model_copy(update=changed), base, tmp_path, "y", resume=False)
+    few = content.at_quick_size().model_copy(update={"set": {**content.set, "task.prompts": 2}})
+    first = play_sweep(few, base, tmp_path, "z", resume=False, engine="local")
+    assert first.verdict
+    assert (
+        play_sweep(few.model_copy(update={"finding": None}), base, tmp_path, "z", resume=True).verdict is None
+    )
     with pytest.raises(UsageError, match=r"preset.*depth"):
         read_sweep(Path("dept"))
     with pytest.raises(UsageError, match="quick"):

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from analysis import open_sweep
-from runner import sweep
+from runner import predict, sweep
 from runner.config.experiment import Experiment
 from runner.config.sweep import SweepFile, points_of
 from runner.errors import RunError, UsageError
@@ -231,3 +231,41 @@ def test_a_sweep_by_ray_that_is_killed_three_times_ends_with_the_same_tables(
             for folder in (tmp_path / "alone", disturbed)
         ]
         assert tables[0] == tables[1]
+
+
+def test_interventions_are_swept_whatever_the_batch_is(tmp_path: Path) -> None:
+    keys = {"intervene.kind": "patched", "intervene.edges": [[0, 1], [1, 1]], "graph.kind": "path"}
+    risks = [
+        local(
+            tmp_path / f"{size}", set={**SMALL, **keys, "run.batch": size}, grid={"channel.noise": [0.1]}
+        ).last
+        for size in (1, 5, 20)
+    ]
+    assert risks[0]["risk"].tolist() == risks[1]["risk"].tolist() == risks[2]["risk"].tolist()
+    plain = local(tmp_path / "p", set={**SMALL, "graph.kind": "path"}, grid={"channel.noise": [0.1]}).last
+    assert plain["risk"].tolist() != risks[0]["risk"].tolist()
+    some = local(
+        tmp_path / "s", grid={"intervene.tokens": [0, [0, 3]], "intervene.bits": [{"1": 2}, {"2": 24}]}
+    )
+    bits = some.table[some.table["point"] == 0]["bits"].tolist()
+    address = 6 * 20 * 3  # tokens, prompts, bits of a code
+    assert bits == [0, address + 2 * 120, address + 2 * 120]
+    assert some.table[some.table["point"] == 1]["bits"].tolist() == [
+        0,
+        address + 24 * 120,
+        address + 24 * 120,
+    ]
+    for wrong in ({"intervene.kind": ["loud"]}, {"intervene.trims": [0.1]}, {"intervene.tokens": ["x"]}):
+        with pytest.raises(UsageError):
+            local(tmp_path / "w", grid=wrong)
+
+
+def test_theory_stands_beside_points_where_there_is_one(tmp_path: Path) -> None:
+    grid = {"policy.kind": ["adaptive", "gradient"]}
+    found = local(tmp_path, grid=grid, theory="exact").table
+    rows = found[found["policy.kind"] == "adaptive"]
+    alone = predict(Experiment().with_values(SMALL))
+    assert rows["theory"].tolist() == alone["risk"].tolist()
+    assert rows["theory_se"].tolist() == alone["risk_se"].tolist()
+    assert found[found["policy.kind"] == "gradient"]["theory"].isna().all()
+    assert "theory" not in local(tmp_path, grid=grid).table
