@@ -124,5 +124,5 @@ noises.last[["channel.noise", "risk", "risk_se"]].round(4)
 # ## 6. Your turn
 #
 # Set `LEVELS` to 4 and run all cells again. Before you do, guess: how many rounds will adaptive agents need,
-# and how many static ones? (`tokenfield sweep depth` plays one to five levels, with trained transformers beside;
-# `FINDINGS.md` has the answer.)
+# and how many static ones? (`tokenfield sweep depth` plays one to five levels, with trained transformers
+# beside; `FINDINGS.md` has the answer.)

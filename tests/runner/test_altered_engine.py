@@ -165,7 +165,8 @@ def test_bits_change_from_the_round_that_is_named() -> None:
     ("engine", "words"),
     [(AlteredEngine(((0, 3),)), "the graph has"), (AlteredEngine(((0, 40),)), "the graph has"),
      (AlteredEngine(((0, 1),), (7,)), "1 to 3"), (AlteredEngine(trim=0.5), "less than"),
-     (AlteredEngine(((0, 1),), donor=24), "multiple"), (AlteredEngine(bits={0: 3}), "1 to 3"), (AlteredEngine(bits={1: 40}), "1 to 32")],
+     (AlteredEngine(((0, 1),), donor=24), "multiple"),
+     (AlteredEngine(bits={0: 3}), "1 to 3"), (AlteredEngine(bits={1: 40}), "1 to 32")],
 )  # fmt: skip
 def test_what_is_not_possible_is_refused(engine: AlteredEngine, words: str) -> None:
     with pytest.raises(UsageError, match=words):
