@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from analysis.plots.style import PALE, SEQUENCE, Look, drawing
 
+_MANY = 4  # curves, beyond which their names stand below
 _LEAST = 1e-4  # of a logarithmic axis; what is smaller is drawn at its foot
 
 
@@ -50,7 +51,8 @@ def panels_figure(panels: Sequence[Panel], caption: str) -> Figure:
         >>> len(panels_figure([Panel(rows, "Risk", "rounds")], "").axes)
         1
     """
-    with drawing(4.9 * len(panels) + 0.3, 4.3, caption) as figure:
+    tall = max(panel.rows["series"].nunique() for panel in panels) > _MANY
+    with drawing(4.9 * len(panels) + 0.3, 4.3 + 0.6 * tall, caption) as figure:
         for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             rows = panel.rows
             told = {str(name): part.sort_values("x") for name, part in rows.groupby("series", sort=False)}
@@ -77,7 +79,10 @@ def panels_figure(panels: Sequence[Panel], caption: str) -> Figure:
             if panel.line is not None:
                 axis.axhline(panel.line, color=PALE, linewidth=1.0, linestyle=":")
             _scale(axis, panel)
-            axis.legend(loc="best")
+            if len(told) > _MANY:  # they would cover what they name
+                axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
+            else:
+                axis.legend(loc="best")
     return figure
 
 
