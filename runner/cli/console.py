@@ -182,6 +182,8 @@ def print_sweep(found: Sweep, points: list[dict[str, Any]]) -> None:
     cells["standard error"] = [
         "" if point["risk_se"] is None else f"{point['risk_se']:.4f}" for point in points
     ]
+    if any(point.get("theory") is not None for point in points):
+        cells["theory"] = ["" if point["theory"] is None else f"{point['theory']:.4f}" for point in points]
     cells["seeds"] = [str(point["seeds"] or "") for point in points]
     cells["status"] = [
         point["status"] if not point["error"] else f"failed: {point['error']}" for point in points

@@ -75,6 +75,7 @@ def sweep(
                 **{key: None if row[key] is None or row[key] != row[key] else row[key] for key in found.keys},
                 "risk": finite([float(row["risk"])])[0],
                 "risk_se": finite([float(row["risk_se"])])[0],
+                **({"theory": finite([float(row["theory"])])[0]} if "theory" in row else {}),
                 "seeds": None if row["status"] != "done" else int(row["seeds"]),
                 "status": row["status"],
                 "error": row["error"] if isinstance(row["error"], str) else None,

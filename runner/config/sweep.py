@@ -238,8 +238,9 @@ def points_of(sweep: SweepFile, base: Experiment) -> list[Point]:
                 experiment = common.with_values(own)
                 alteration = parse(Alteration, {}, {**changes, **altering})
             except UsageError as failure:
+                prefix = _ALTERING if failure.key.partition(".")[0] in Alteration.model_fields else ""
                 raise UsageError(
-                    failure.key, failure.given, failure.possible, f"It is that of point {keys}"
+                    prefix + failure.key, failure.given, failure.possible, f"It is that of point {keys}"
                 ) from None
             point = Point(keys, experiment, alteration)
             if point.identity() in found:
