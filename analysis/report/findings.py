@@ -199,7 +199,8 @@ def locality(table: pd.DataFrame) -> Finding:
     agree = Measured(float(np.nanmax(np.abs(z))), 0.0)
     claims = [
         _claim("Locality is paid in rounds, also on an expander",
-               f"rounds to {_SOLVED} on a random regular graph, less {shortest:g}", beyond, "above 0", beyond.interval[0] > 0),
+               f"rounds to {_SOLVED} on a random regular graph, less {shortest:g}", beyond, "above 0",
+               beyond.interval[0] > 0),
         _claim("Distance is paid on top", f"rounds to {_SOLVED} on a ring over a random regular graph",
                ring, "above 1", ring.interval[0] > 1),
         _claim("Theory knows the price", "largest deviation of agents from theory, standard errors", agree,
