@@ -243,7 +243,8 @@ def crossover(table: pd.DataFrame) -> Finding:
     )
     gain["series"] = "1 - adaptive / static"
     rises = gain["value"].diff().iloc[1:] / np.hypot(gain["se"].iloc[1:], gain["se"].iloc[:-1].to_numpy())
-    first, final = (Measured(*gain.iloc[index][["value", "se"]]) for index in (0, -1))
+    ends = [gain.iloc[index] for index in (0, -1)]
+    first, final = (Measured(float(row["value"]), float(row["se"])) for row in ends)
     worst = Measured(float(rises.max()), 0.0)
     halved = gain[gain["value"] <= 0.5]["prior.jitter"]
     half = float(np.interp(-0.5, -gain["value"], gain["prior.jitter"]))
@@ -392,7 +393,7 @@ FINDINGS: dict[str, Callable[[pd.DataFrame], Finding]] = {
 }
 
 
-def _claim(claim: str, test: str, effect: Measured, wanted: str, holds: bool) -> Claim:
+def _claim(claim: str, test: str, effect: Measured, wanted: str, holds: bool | np.bool_) -> Claim:
     return Claim(claim, test, effect.value, *effect.interval, wanted, bool(holds))
 
 
