@@ -81,6 +81,45 @@ class Turn(NamedTuple):
     target: int = 1
 
 
+def strongest_path(influence: pd.DataFrame, sender: int, reader: int) -> pd.DataFrame:
+    """The path by which most of what one token knows came to another: that whose weakest message moved most.
+
+    From round to round it stays where it is, in a workspace, or goes over one edge.
+
+    Args:
+        influence: round, sender, receiver, moved: how far the reader was moved by silencing that message, as
+            `runner.studies.intervene.edge_influence` gives it for this reader.
+        sender: where the path begins.
+        reader: where it ends.
+
+    Returns:
+        round, sender, receiver, moved of the messages of the path, in order; no rows if there is no path.
+
+    Source: M. Pollack (1960), The maximum capacity through a network, doi:10.1287/opre.8.5.733.
+
+    Example:
+        >>> rows = [(1, 0, 1, 0.5), (1, 0, 2, 0.1), (2, 1, 2, 0.3)]
+        >>> found = pd.DataFrame(rows, columns=["round", "sender", "receiver", "moved"])
+        >>> strongest_path(found, 0, 2)[["sender", "receiver"]].values.tolist()
+        [[0, 1], [1, 2]]
+    """
+    best: dict[int, tuple[float, list[tuple[int, int, int, float]]]] = {sender: (np.inf, [])}
+    apart = influence[influence["sender"] != influence["receiver"]]
+    for index, part in apart.groupby("round", sort=True):
+        before = dict(best)
+        for one, other, moved in part[["sender", "receiver", "moved"]].itertuples(index=False):
+            if one not in before:
+                continue
+            width, path = before[one]
+            if min(width, moved) > best.get(other, (0.0, []))[0]:
+                best[other] = (
+                    min(width, moved),
+                    [*path, (int(str(index)), int(one), int(other), float(moved))],
+                )
+    columns = ["round", "sender", "receiver", "moved"]
+    return pd.DataFrame(best.get(reader, (0.0, []))[1], columns=columns)
+
+
 def branch_directions(
     workspaces: Float[np.ndarray, "W B"], atoms: Int[np.ndarray, " B"], prior: Prior, turn: Turn
 ) -> Float[np.ndarray, "M W"]:

@@ -1,5 +1,6 @@
 """Silent and corrupted tokens: exactly what they change, against graphs without their edges."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from agents.policies.corrupted import Corrupted
 from analysis import open_run
+from analysis.measures.interventions import strongest_path
 from runner.built import build
 from runner.config.experiment import Experiment
 from runner.engines.local import LocalEngine
@@ -157,3 +159,27 @@ def test_edges_without_which_a_reader_believes_something_else_lie_on_its_paths()
     again = intervene(RING.with_values({"graph.kind": "path", "run.rounds": 2}), edges=[edge], rounds=[1])
     there = again[(again["round"] == 2) & (again["position"] == 0)]
     assert there["moved"].item() == pytest.approx(row["moved"])
+
+
+def test_the_strongest_path_is_that_of_all_paths_whose_weakest_message_moved_most() -> None:
+    """Against every path through the rounds, one by one; on a path graph there is one way, by every token."""
+    influence = edge_influence(RING, 3)
+    edges = influence[influence["sender"] != influence["receiver"]]
+    messages = {
+        (row["round"], row["sender"], row["receiver"]): row["moved"] for row in edges.to_dict("records")
+    }
+    for sender in range(7):
+        widths = []
+        for stops in itertools.product(range(7), repeat=3):
+            if stops[-1] == 3:
+                places = (sender, *stops)
+                hops = [(t, places[t - 1], places[t]) for t in (1, 2, 3) if places[t - 1] != places[t]]
+                if all(hop in messages for hop in hops):
+                    widths.append(min((messages[hop] for hop in hops), default=0.0))
+        found = strongest_path(influence, sender, 3)
+        if sender != 3:
+            assert (found["moved"].min() if len(found) else 0.0) == max(widths, default=0.0)
+    line = edge_influence(RING.with_values({"graph.kind": "path"}), 3)
+    assert strongest_path(line, 0, 3)[["round", "sender", "receiver"]].values.tolist() == [
+        [1, 0, 1], [2, 1, 2], [3, 2, 3]
+    ]  # fmt: skip
