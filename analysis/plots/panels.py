@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from analysis.plots.style import PALE, SEQUENCE, Look, drawing
 
@@ -97,6 +97,9 @@ def _scale(axis: Axes, panel: Panel) -> None:
             axis.set_ylim(bottom=0.7 * _LEAST)
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
+        shown = panel.rows["value"][panel.rows["value"] >= _LEAST]
+        if len(shown) and shown.max() < 100 * shown.min():
+            axis.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
     else:
         axis.set_ylim(bottom=min(0.0, float((panel.rows["value"] - 2 * panel.rows["se"].fillna(0)).min())))
     if panel.log_x:
