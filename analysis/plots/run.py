@@ -193,21 +193,14 @@ def beliefs_on_graph(graph: "nx.DiGraph[str]", workspaces: pd.DataFrame, prompt:
     Raises:
         ValueError: if there are too many tokens to be seen.
     """
-    picture = _Picture(graph)
-    one = workspaces[workspaces["prompt"] == prompt]
-    rounds = sorted(one["round"].unique().tolist())
-    rows = -(-len(rounds) // _ACROSS)
-    across = min(_ACROSS, len(rounds))
+    picture = _Picture(graph, workspaces, prompt)
+    rows = -(-len(picture.rounds) // _ACROSS)
+    across = min(_ACROSS, len(picture.rounds))
     with drawing(2.3 * across + 0.9, 2.4 * rows + 0.5, caption) as figure:
         axes = figure.subplots(rows, across, squeeze=False)
-        image = None
-        for axis, index in zip(axes.flat, rounds, strict=False):
-            image = picture.draw(axis, one, index)
-        for axis in axes.flat:
-            axis.set_axis_off()
-        if image is not None:
-            bar = figure.colorbar(image, ax=axes, shrink=0.8)
-            bar.set_label("belief in the truth")
+        for axis, index in zip(axes.flat, picture.rounds, strict=False):
+            picture.draw(axis, index)
+        picture.finish(figure, axes)
     return figure
 
 
@@ -225,26 +218,24 @@ def beliefs_by_round(
     Raises:
         ValueError: if there are too many tokens to be seen.
     """
-    picture, figures = _Picture(graph), []
-    one = workspaces[workspaces["prompt"] == prompt]
-    for index in sorted(one["round"].unique().tolist()):
+    picture, figures = _Picture(graph, workspaces, prompt), []
+    for index in picture.rounds:
         with drawing(5.6, 4.9, caption) as figure:
-            axis = figure.subplots()
-            bar = figure.colorbar(picture.draw(axis, one, index), ax=axis, shrink=0.8)
-            bar.set_label("belief in the truth")
-            axis.set_axis_off()
+            axes = figure.subplots(1, 1, squeeze=False)
+            picture.draw(axes[0, 0], index)
+            picture.finish(figure, axes)
         figures.append(figure)
     return figures
 
 
 class _Picture:
-    """A graph whose tokens are coloured round after round.
+    """A graph whose tokens are coloured round after round, for one prompt.
 
     Raises:
         ValueError: if there are too many tokens to be seen.
     """
 
-    def __init__(self, graph: "nx.DiGraph[str]") -> None:
+    def __init__(self, graph: "nx.DiGraph[str]", workspaces: pd.DataFrame, prompt: int) -> None:
         if len(graph) > _MOST_TOKENS:
             raise ValueError(f"a figure shows up to {_MOST_TOKENS} tokens in each round; got {len(graph):,}")
         order = {name: index for index, name in enumerate(graph)}
@@ -252,12 +243,23 @@ class _Picture:
         plain.add_nodes_from(range(len(order)))
         plain.add_edges_from((order[one], order[other]) for one, other in graph.edges)
         self._places, self._links = links_of(plain)
+        self._workspaces = workspaces[workspaces["prompt"] == prompt]
+        self._drawn: PathCollection | None = None
+        self.rounds = sorted(self._workspaces["round"].unique().tolist())
 
-    def draw(self, axis: Axes, workspaces: pd.DataFrame, index: int) -> PathCollection:
-        """The tokens of one prompt after one round."""
+    def draw(self, axis: Axes, index: int) -> None:
+        """The tokens after one round."""
         axis.set_title(f"round {index}", loc="left", fontsize=9)
-        true = workspaces[workspaces["round"] == index].sort_values("position")["true"]
-        return _tokens(axis, self._places, self._links, true.to_numpy(float))
+        true = self._workspaces[self._workspaces["round"] == index].sort_values("position")["true"]
+        self._drawn = _tokens(axis, self._places, self._links, true.to_numpy(float))
+
+    def finish(self, figure: Figure, axes: np.ndarray) -> None:
+        """No frames, and one scale for all axes."""
+        for axis in axes.flat:
+            axis.set_axis_off()
+        if self._drawn is not None:
+            bar = figure.colorbar(self._drawn, ax=axes, shrink=0.8)
+            bar.set_label("belief in the truth")
 
 
 def _tokens(axis: Axes, places: np.ndarray, lines: list[Link], values: np.ndarray) -> PathCollection:

@@ -91,9 +91,9 @@ def depth(table: pd.DataFrame) -> Finding:
         f"{_told(_row(static, deepest))} for {deepest} levels; after {deepest} rounds adaptive agents make "
         f"{null.value:.3g} times more error on the Gaussian than on the tree{told}"
     )
-    return Finding(
-        _closed(sentence, claims),
-        _table(claims),
+    return _finding(
+        sentence,
+        claims,
         [
             Panel(_xy(rounds, "prior.levels"), "Depth that a tree needs", "levels of the tree",
                   f"rounds to a risk of {_SOLVED}"),
@@ -133,9 +133,9 @@ def bandwidth(table: pd.DataFrame) -> Finding:
     )
     named = rounds.assign(series=[f"K = {count}" for count in rounds["channel.channels"]])
     paid = spent.assign(series=[f"K = {count}" for count in spent["channel.channels"]])
-    return Finding(
-        _closed(sentence, claims),
-        _table(claims),
+    return _finding(
+        sentence,
+        claims,
         [
             Panel(_xy(named, "channel.bits"), "Rounds that bits and channels cost", "bits of a scalar",
                   f"rounds to a risk of {_SOLVED}", log_x=True, log_y=False),
@@ -176,9 +176,9 @@ def context(table: pd.DataFrame) -> Finding:
         f"with {pooled:.0f}; static ones that ask code after code do not with any: {middle} tokens leave "
         f"{at.loc[(slow, middle)]['risk']:.3f}, {most:,} leave {at.loc[(slow, most)]['risk']:.3f}"
     )
-    return Finding(
-        _closed(sentence, claims),
-        _table(claims),
+    return _finding(
+        sentence,
+        claims,
         [Panel(_xy(last, "task.tokens", theory=True), "What context helps", "tokens N", log_x=True)],
         "A tree of three levels, three rounds, one scalar a round, τ = 1",
     )
@@ -212,9 +212,9 @@ def locality(table: pd.DataFrame) -> Finding:
     )
     named = last.assign(series=[kind.replace("_", " ") for kind in last["graph.kind"]])
     looks = {kind.replace("_", " "): look for kind, look in FAMILIES.items()}
-    return Finding(
-        _closed(f"Rounds of gossip to a risk of {_SOLVED}: {listed}", claims),
-        _table(claims),
+    return _finding(
+        f"Rounds of gossip to a risk of {_SOLVED}: {listed}",
+        claims,
         [
             Panel(
                 _xy(named, "run.rounds", theory=True),
@@ -265,9 +265,9 @@ def crossover(table: pd.DataFrame) -> Finding:
         f"a half at {100 * half:.0f} %"
     )
     named, blurred = last.assign(series=last["policy.kind"]), "share of the variance that is Gaussian"
-    return Finding(
-        _closed(sentence, claims),
-        _table(claims),
+    return _finding(
+        sentence,
+        claims,
         [
             Panel(_xy(named, "prior.jitter", theory=True), "From tree to Gaussian", blurred, log_y=False),
             Panel(_xy(gain, "prior.jitter"), "What adaptivity saves", blurred,
@@ -305,9 +305,9 @@ def feedforward(table: pd.DataFrame) -> Finding:
         f"Without feedforward blocks a transformer of {deep} layers makes {_told(gains['tree'])} times the "
         f"error on a tree, and {_told(gains['Gaussian'])} times on the Gaussian"
     )
-    return Finding(
-        _closed(sentence, claims),
-        _table(claims),
+    return _finding(
+        sentence,
+        claims,
         [Panel(_xy(best, "run.rounds"), "What feedforward blocks are for", "layers")],
         "Transformers of 64 tokens, a tree of three levels and its Gaussian, τ = 1; best of the seeds",
     )
@@ -339,9 +339,9 @@ def byzantine(table: pd.DataFrame) -> Finding:
         f"channel allows; where each token leaves out the largest and smallest fifth of what it hears, when "
         f"{100 * trimmed.value:.1f} ± {100 * trimmed.se:.1f} % do"
     )
-    return Finding(
-        _closed(sentence, claims),
-        _table(claims),
+    return _finding(
+        sentence,
+        claims,
         [Panel(_xy(last, "share"), "How many liars are borne", "share of tokens that lie", line=TARGET)],
         "Adaptive agents, 64 tokens, a tree of three levels, three rounds, τ = 0.5; liars say the clip",
     )
@@ -372,9 +372,9 @@ def finite_size(table: pd.DataFrame) -> Finding:
         f"{_told(Measured(most['value'], most['se']))} E|w|²"
     )
     rows = deviation[["series", "x", "value", "se"]]
-    return Finding(
-        _closed(sentence, claims),
-        _table(claims),
+    return _finding(
+        sentence,
+        claims,
         [Panel(rows, "Finite size", "tokens N", "mean field less agents, risk / E|w|²", log_x=True)],
         "Adaptive agents, a tree of two levels, two rounds; label noise grows as √N",
     )
@@ -397,8 +397,10 @@ def _claim(claim: str, test: str, effect: Measured, wanted: str, holds: bool | n
     return Claim(claim, test, effect.value, *effect.interval, wanted, bool(holds))
 
 
-def _table(claims: Sequence[Claim]) -> pd.DataFrame:
-    return pd.DataFrame(claims, columns=Claim._fields)
+def _finding(sentence: str, claims: Sequence[Claim], panels: Sequence[Panel], caption: str) -> Finding:
+    """What was decided, with claims as a table, and those that do not hold named."""
+    table = pd.DataFrame(claims, columns=Claim._fields)
+    return Finding(_closed(sentence, claims), table, panels, caption)
 
 
 def _closed(sentence: str, claims: Sequence[Claim]) -> str:

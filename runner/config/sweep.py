@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+import numpy as np
 from pydantic import Field, Strict
 
 from runner.config.experiment import Document, Experiment, load, parse
@@ -223,8 +224,8 @@ def points_of(sweep: SweepFile, base: Experiment) -> list[Point]:
         raise UsageError(
             "seeds", sweep.seeds, "seeds that differ: one that is named twice has the same prompts"
         )
-    plain, changes = _split(sweep.set)
-    common = base.with_values({**plain, "run.seed": sweep.seeds[0]})
+    given, changes = _split(sweep.set)
+    common = base.with_values({**given, "run.seed": sweep.seeds[0]})
     found: dict[str, Point] = {}
     for entry in together:
         for values in product(*sweep.grid.values()):
@@ -257,6 +258,16 @@ def _split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     own = {key: value for key, value in values.items() if not key.startswith(_ALTERING)}
     rest = {key.removeprefix(_ALTERING): value for key, value in values.items() if key not in own}
     return own, rest
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy, which Python may hand in, as one of Python.
+
+    Example:
+        >>> type(plain(np.int64(3))).__name__
+        'int'
+    """
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def sweep_of(values: dict[str, Any]) -> SweepFile:

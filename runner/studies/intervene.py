@@ -13,7 +13,7 @@ from agents.policies.learned import Learned
 from analysis.statistics import Estimate, columns, mean_over_prompts, paired_difference
 from runner.built import Built, build
 from runner.config.experiment import Experiment, parse
-from runner.config.sweep import Alteration
+from runner.config.sweep import Alteration, plain
 from runner.engines import Engine
 from runner.engines.altered import AlteredEngine, Edge
 from runner.engines.local import LocalEngine
@@ -82,7 +82,7 @@ def intervene(
         built = built.with_weights(learned)
     _check_size(built)
     content = {
-        "tokens": tuple(range(tokens)) if isinstance(tokens, int) else tuple(map(_plain, tokens)),
+        "tokens": tuple(range(tokens)) if isinstance(tokens, int) else tuple(map(plain, tokens)),
         "kind": kind,
         "size": size,
         "edges": tuple(edges),
@@ -164,11 +164,6 @@ def _within_reach(built: Built, reader: int) -> list[tuple[int, Edge]]:
             senders.update(heard)
         listeners = senders
     return hears
-
-
-def _plain(value: Any) -> Any:
-    """A number of numpy as one of Python."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_size(built: Built) -> None:

@@ -25,7 +25,7 @@ from analysis.statistics import mean_over_prompts
 from analysis.traces.location import Place
 from analysis.traces.sweep import MANIFEST, PROMPTS, TABLE, Sweep, open_sweep
 from runner.config.experiment import Experiment
-from runner.config.sweep import Alteration, Point, SweepFile, base_of, points_of, sweep_of
+from runner.config.sweep import Alteration, Point, SweepFile, base_of, plain, points_of, sweep_of
 from runner.errors import RunError, UnreadableError, UsageError, expect
 from runner.progress import Progress
 from runner.source import fingerprint
@@ -108,9 +108,9 @@ def sweep(
     started = base if isinstance(base, Experiment) else base_of(None if base is None else str(base), Path())
     given = {
         "set": dict(set or {}),
-        "grid": {key: tuple(map(_plain, values)) for key, values in (grid or {}).items()},
+        "grid": {key: tuple(map(plain, values)) for key, values in (grid or {}).items()},
         "list": tuple(dict(entry) for entry in (list or ())),
-        "seeds": tuple(map(_plain, seeds)),
+        "seeds": tuple(map(plain, seeds)),
         "target_se": target_se,
         "most_seeds": most_seeds,
         "on_failure": on_failure,
@@ -160,11 +160,6 @@ def play_sweep(
     if content.finding is not None and not state.failed:
         conclude(found, content.finding)
     return found
-
-
-def _plain(value: Any) -> Any:
-    """A number of numpy as one of Python."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 class Cells:
